@@ -1,0 +1,88 @@
+"""Frames of different size as a few padded batches, so that a data set compiles few times."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax
+import numpy as np
+from jaxtyping import Int
+
+from jaxvae_md.neighbors import NeighborList, image_grid, neighbor_list
+from jaxvae_md.structure import Structure, pad
+
+
+class Batch(NamedTuple):
+    """Frames of similar size, padded to the same shapes."""
+
+    structure: Structure
+    """leading axis b"""
+    neighbors: NeighborList
+    """leading axis b"""
+    frame: Int[np.ndarray, " b"]
+    """position of each frame in the list that was batched"""
+
+
+def batches(structures: Sequence[Structure], cutoff: float, num_batches: int = 3) -> list[Batch]:
+    """Sorts structures by size into at most `num_batches` padded batches with neighbor lists.
+
+    The borders between batches are those that pad the fewest atoms.
+
+    **Arguments:** `cutoff` of the neighbor lists in angstrom.
+
+    ```python
+    for batch in batches(structures, cutoff=6.0):
+        x = jax.vmap(descriptor)(batch.structure, batch.neighbors)
+    ```
+    """
+    sizes = np.array([s.position.shape[0] for s in structures])
+    fns = neighbor_list(cutoff)
+    out = []
+    for group in _groups(sizes, num_batches):
+        size = sizes[group].max()
+        padded = [pad(structures[i], size) for i in group]
+        lists = [fns.allocate(s) for s in padded]
+        capacity = max(n.index.shape[1] for n in lists)
+        images = image_grid(np.max([n.images.max(axis=0) for n in lists], axis=0))
+        lists = [_widen(n, capacity)._replace(images=images) for n in lists]
+        stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *zip(padded, lists, strict=True))
+        out.append(Batch(*stacked, frame=group))
+    return out
+
+
+def _groups(sizes: np.ndarray, num_groups: int) -> list[np.ndarray]:
+    """Frames grouped by size, with the borders that waste the least padding."""
+    levels = np.unique(sizes)
+    counts = np.array([np.sum(sizes == level) for level in levels])
+
+    def best(last: int, left: int) -> tuple[int, list[int]]:
+        """Least padded total for levels[: last + 1] in at most `left` groups, and the borders."""
+        whole = int(counts[: last + 1].sum() * levels[last]), [last]
+        if left == 1 or last == 0:
+            return whole
+        options = [whole]
+        for border in range(max(0, last - 12), last):
+            cost, borders = best(border, left - 1)
+            tail = int(counts[border + 1 : last + 1].sum() * levels[last])
+            options.append((cost + tail, [*borders, last]))
+        return min(options, key=lambda option: option[0])
+
+    _, borders = best(len(levels) - 1, num_groups)
+    lower = 0
+    out = []
+    for border in borders:
+        inside = (sizes >= levels[lower]) & (sizes <= levels[border])
+        out.append(np.nonzero(inside)[0])
+        lower = border + 1
+    return out
+
+
+def _widen(neighbors: NeighborList, capacity: int) -> NeighborList:
+    """The same list with more padded slots."""
+    extra = capacity - neighbors.index.shape[1]
+    return neighbors._replace(
+        index=np.pad(neighbors.index, ((0, 0), (0, extra))),
+        shift=np.pad(neighbors.shift, ((0, 0), (0, extra), (0, 0))),
+        mask=np.pad(neighbors.mask, ((0, 0), (0, extra))),
+    )

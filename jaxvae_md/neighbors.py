@@ -1,0 +1,195 @@
+"""Padded neighbor lists with image shifts: allocated on the host, updated under jit.
+
+Every periodic image within the cutoff is its own neighbor, so small and skewed cells are right by
+construction, and stress is a plain gradient with respect to strain.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jaxtyping import Array, Bool, Float, Int
+
+from jaxvae_md.errors import GeometryError
+from jaxvae_md.structure import Structure
+
+FAR = 1e3
+"""Distance (angstrom) at which padded slots are put: beyond every cutoff, and not singular."""
+
+
+class NeighborList(NamedTuple):
+    """The neighbors of each atom, padded; capacity is static in the shapes."""
+
+    index: Int[Array, "*b n k"]
+    """neighbor j of each atom"""
+    shift: Int[Array, "*b n k 3"]
+    """lattice image of j: r_ij = x_j + shift @ cell - x_i, for unwrapped positions"""
+    mask: Bool[Array, "*b n k"]
+    reference_position: Float[Array, "*b n 3"]
+    """where the list was built; an atom further than half the skin from here makes it stale"""
+    reference_cell: Float[Array, "*b 3 3"]
+    images: Int[Array, "*b m 3"]
+    """lattice translations that `update` searches"""
+    overflow: Bool[Array, "*b"]
+    """sticky: once set, pairs may be missing; allocate again on the host"""
+
+
+class NeighborFns(NamedTuple):
+    """`allocate` on the host, `update` under jit, as in jax-md."""
+
+    allocate: Callable[..., NeighborList]
+    update: Callable[[Structure, NeighborList], NeighborList]
+    cutoff: float
+    skin: float
+
+
+def displacements(structure: Structure, neighbors: NeighborList) -> Float[Array, "n k 3"]:
+    """Vectors r_ij (angstrom) to every neighbor, differentiable in position and cell.
+
+    Padded slots hold a constant vector of length `FAR`: finite, beyond every cutoff, without
+    gradient. Whatever vanishes beyond its cutoff needs no further mask.
+
+    ```python
+    distance = jnp.linalg.norm(displacements(structure, neighbors), axis=-1)
+    ```
+    """
+    position = structure.position
+    shift = jnp.asarray(neighbors.shift, position.dtype) @ structure.cell
+    vector = position[neighbors.index] + shift - position[:, None]
+    far = jnp.array([FAR, 0.0, 0.0], position.dtype)
+    return jnp.where(neighbors.mask[..., None], vector, far)
+
+
+def perpendicular_widths(cell: Float[Array, "3 3"]) -> Float[Array, "3"]:
+    """Distances (angstrom) between the cell's opposite faces."""
+    return 1 / jnp.linalg.norm(jnp.linalg.inv(cell), axis=0)
+
+
+def neighbor_list(cutoff: float, skin: float = 0.0) -> NeighborFns:
+    """A neighbor list of all pairs within `cutoff + skin` (angstrom).
+
+    `allocate(structure, extra=1.0)` runs on the host and decides the capacity (the largest count
+    times `extra`); `update(structure, neighbors)` builds the list again for new positions in the
+    same shapes and sets `overflow` when they do not suffice; `needs_update` tells when an atom
+    moved more than half the skin.
+
+    ```python
+    fns = neighbor_list(cutoff=6.0, skin=0.5)
+    neighbors = fns.allocate(structure)
+    neighbors = jax.jit(fns.update)(moved, neighbors)
+    ```
+    """
+    radius = cutoff + skin
+
+    def allocate(structure: Structure, extra: float = 1.0) -> NeighborList:
+        real = np.asarray(structure.mask)
+        i, j, shift = host_pairs(structure, radius)
+        count = np.bincount(i, minlength=len(real))
+        capacity = max(1, int(np.ceil(count.max(initial=0) * extra)))
+        slot = np.arange(len(i)) - np.repeat(np.cumsum(count) - count, count)
+        index = np.zeros((len(real), capacity), np.int32)
+        shifts = np.zeros((len(real), capacity, 3), np.int32)
+        mask = np.zeros((len(real), capacity), bool)
+        index[i, slot], shifts[i, slot], mask[i, slot] = j, shift, True
+        return NeighborList(
+            index=index,
+            shift=shifts,
+            mask=mask,
+            reference_position=np.array(structure.position),
+            reference_cell=np.array(structure.cell),
+            images=image_grid(_extent(structure, radius)),
+            overflow=np.zeros((), bool),
+        )
+
+    def update(structure: Structure, neighbors: NeighborList) -> NeighborList:
+        structure = lax.stop_gradient(structure)
+        position, cell, pbc = structure.position, structure.cell, structure.pbc
+        num, capacity = neighbors.index.shape
+        images = neighbors.images
+        # pairs are searched between atoms wrapped into the cell; the shift undoes the wrapping
+        wrap = jnp.where(pbc, jnp.floor(position @ jnp.linalg.inv(cell)), 0).astype(jnp.int32)
+        wrapped = position - wrap @ cell
+        offset = images @ cell
+        itself = jnp.all(images == 0, axis=-1)
+
+        def row(i):
+            vector = wrapped[:, None] + offset - wrapped[i]
+            near = jnp.sum(vector**2, axis=-1) < radius**2
+            near &= ~(itself & (jnp.arange(num) == i)[:, None])
+            near &= structure.mask[:, None] & structure.mask[i]
+            near = near.reshape(-1)
+            (pair,) = jnp.nonzero(near, size=capacity, fill_value=0)
+            j, m = pair // len(images), pair % len(images)
+            found = jnp.sum(near)
+            return j, images[m] - wrap[j] + wrap[i], jnp.arange(capacity) < found, found
+
+        index, shift, mask, found = lax.map(row, jnp.arange(num), batch_size=min(num, 64))
+        needed = jnp.where(pbc, jnp.ceil(radius / perpendicular_widths(cell)), 0)
+        too_thin = jnp.any(needed > jnp.max(images, axis=0))
+        return neighbors._replace(
+            index=index.astype(neighbors.index.dtype),
+            shift=jnp.where(mask[..., None], shift, 0).astype(neighbors.shift.dtype),
+            mask=mask,
+            reference_position=position,
+            reference_cell=cell,
+            overflow=neighbors.overflow | jnp.any(found > capacity) | too_thin,
+        )
+
+    return NeighborFns(allocate, update, cutoff, skin)
+
+
+def is_stale(structure: Structure, neighbors: NeighborList, skin: float) -> Bool[Array, ""]:
+    """Whether an atom moved more than half the skin since the list was built, or the cell changed.
+
+    ```python
+    neighbors = lax.cond(is_stale(s, neighbors, 0.5), fns.update, lambda s, n: n, s, neighbors)
+    ```
+    """
+    moved = jnp.sum((structure.position - neighbors.reference_position) ** 2, axis=-1)
+    strained = jnp.any(structure.cell != neighbors.reference_cell)
+    return (jnp.max(jnp.where(structure.mask, moved, 0)) > (0.5 * skin) ** 2) | strained
+
+
+def host_pairs(structure: Structure, radius: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """All pairs within `radius` (angstrom) as (i, j, shift), sorted by i; computed by vesin.
+
+    **Raises:** `GeometryError` for a singular cell or positions that are not finite.
+
+    ```python
+    i, j, shift = host_pairs(from_atoms(atoms, ("Si",)), radius=3.0)
+    ```
+    """
+    from vesin import NeighborList as Vesin
+
+    real = np.asarray(structure.mask)
+    position = np.asarray(structure.position, np.float64)[real]
+    cell, pbc = np.asarray(structure.cell, np.float64), np.asarray(structure.pbc)
+    if not np.isfinite(position).all():
+        atom = int(np.nonzero(~np.isfinite(position).all(axis=-1))[0][0])
+        raise GeometryError("the position is not finite", atom=atom, remedy="repair the frame")
+    if not np.isfinite(cell).all() or abs(np.linalg.det(cell)) < 1e-6:
+        raise GeometryError(
+            f"the cell is singular (volume {np.linalg.det(cell):.3g} cubic angstrom)",
+            remedy="give three independent lattice vectors, or switch pbc off",
+        )
+    i, j, shift = Vesin(cutoff=radius, full_list=True).compute(position, cell, pbc, "ijS")
+    order = np.lexsort((j, i))
+    atoms = np.nonzero(real)[0]
+    return atoms[i[order]], atoms[j[order]], np.asarray(shift)[order].astype(np.int32)
+
+
+def image_grid(extent: np.ndarray) -> np.ndarray:
+    """All lattice translations up to `extent` along each axis, as `[m, 3]`."""
+    axes = [np.arange(-n, n + 1) for n in extent]
+    return np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, 3).astype(np.int32)
+
+
+def _extent(structure: Structure, radius: float) -> np.ndarray:
+    """How many cells away a neighbor of an atom wrapped into the cell can be."""
+    widths = 1 / np.linalg.norm(np.linalg.inv(np.asarray(structure.cell, np.float64)), axis=0)
+    return np.where(structure.pbc, np.ceil(radius / widths), 0).astype(int)

@@ -1,0 +1,13 @@
+"""Interatomic potentials, one file each; all are tuples of pure functions."""
+
+from jaxvae_md.potentials.atomic_energy import atomic_energy as atomic_energy
+from jaxvae_md.potentials.atomic_energy import fit_atomic_energy as fit_atomic_energy
+from jaxvae_md.potentials.chebyshev_nn import chebyshev_nn as chebyshev_nn
+from jaxvae_md.potentials.compose import compose as compose
+from jaxvae_md.potentials.lennard_jones import lennard_jones as lennard_jones
+from jaxvae_md.potentials.lennard_jones import pair_energy as pair_energy
+from jaxvae_md.potentials.potential import Potential as Potential
+from jaxvae_md.potentials.potential import energy_and_forces as energy_and_forces
+from jaxvae_md.potentials.potential import potential as potential
+from jaxvae_md.potentials.potential import stress as stress
+from jaxvae_md.potentials.stillinger_weber import stillinger_weber as stillinger_weber

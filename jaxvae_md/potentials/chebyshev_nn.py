@@ -1,0 +1,109 @@
+"""A small network per species on standardised Chebyshev descriptors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Bool, Float, Int
+
+from jaxvae_md.descriptors.chebyshev import Chebyshev
+from jaxvae_md.descriptors.standardize import Standardizer
+from jaxvae_md.potentials.potential import Potential, potential
+
+
+class Features(NamedTuple):
+    """What a fit keeps of a frame: descriptors and their derivatives, standardised."""
+
+    descriptor: Float[Array, "n f"]
+    derivative: Float[Array, "n f k 3"]
+    """by the displacement vectors of the neighbors, 1/angstrom"""
+    neighbor: Int[Array, "n k"]
+    species: Int[Array, " n"]
+    mask: Bool[Array, " n"]
+
+
+class AtomicNetwork(nnx.Module):
+    """Descriptor of one atom -> its energy (eV): a multilayer perceptron beside a linear term."""
+
+    def __init__(self, num_features: int, hidden: Sequence[int], rngs: nnx.Rngs):
+        widths = [num_features, *hidden]
+        self.hidden = nnx.List(
+            nnx.Linear(a, b, rngs=rngs) for a, b in zip(widths[:-1], widths[1:], strict=True)
+        )
+        small = nnx.initializers.variance_scaling(0.01, "fan_in", "normal")
+        self.out = nnx.Linear(widths[-1], 1, kernel_init=small, rngs=rngs)
+        self.linear = nnx.Linear(num_features, 1, use_bias=False, kernel_init=small, rngs=rngs)
+
+    def __call__(self, x: Float[Array, "n f"]) -> Float[Array, " n"]:
+        h = x
+        for layer in self.hidden:
+            h = jax.nn.silu(layer(h))
+        return (self.out(h) + self.linear(x))[..., 0]
+
+
+def chebyshev_nn(
+    descriptor: Chebyshev, standardizer: Standardizer, hidden: Sequence[int] = (64, 64)
+) -> Potential:
+    """Sum over atoms of a network of the atom's own species on its standardised descriptor.
+
+    Parameters: {symbol: network parameters}, float32. Its fit never evaluates the descriptor
+    again: `prepare` keeps descriptors and derivatives of every frame, in float32.
+
+    **Source:** Behler and Parrinello, Phys. Rev. Lett. 98, 146401 (2007), with the descriptors
+    of Artrith, Urban and Ceder (2017).
+
+    ```python
+    network = chebyshev_nn(descriptor, fit_standardizer(x_train))
+    params = network.init(jax.random.key(0))
+    ```
+    """
+    species = descriptor.species
+    abstract = nnx.eval_shape(
+        lambda: AtomicNetwork(descriptor.num_features, hidden, nnx.Rngs(params=0))
+    )
+    graph, _ = nnx.split(abstract)
+
+    def init(key):
+        def one(key):
+            network = AtomicNetwork(descriptor.num_features, hidden, nnx.Rngs(params=key))
+            return nnx.to_pure_dict(nnx.state(network, nnx.Param))
+
+        keys = jax.random.split(key, len(species))
+        return {symbol: one(k) for symbol, k in zip(species, keys, strict=True)}
+
+    def total(params, z, of_species, mask):
+        energy = jnp.zeros(z.shape[0], z.dtype)
+        for number, symbol in enumerate(species):
+            network = nnx.merge(graph, nnx.State(params[symbol]))
+            energy = jnp.where(of_species == number, network(z), energy)
+        return jnp.sum(jnp.where(mask, energy, 0))
+
+    def energy(params, structure, neighbors):
+        z = standardizer.apply(descriptor(structure, neighbors))
+        return total(params, z, structure.species, structure.mask)
+
+    def prepare(structure, neighbors):
+        x, derivative = descriptor.linearise(structure, neighbors)
+        scale = jnp.asarray(standardizer.scale, x.dtype)[:, None, None]
+        return Features(
+            descriptor=standardizer.apply(x).astype(jnp.float32),
+            derivative=(derivative / scale).astype(jnp.float32),
+            neighbor=jnp.asarray(neighbors.index),
+            species=jnp.asarray(structure.species),
+            mask=jnp.asarray(structure.mask),
+        )
+
+    def predict(params, features: Features) -> Any:
+        value, slope = jax.value_and_grad(total, argnums=1)(
+            params, features.descriptor, features.species, features.mask
+        )
+        # dE / dr_ij acts on i with its own sign and on j with the opposite one
+        pair = jnp.einsum("nf,nfkc->nkc", slope, features.derivative)
+        forces = jnp.sum(pair, axis=1)
+        return value, forces.at[features.neighbor].add(-pair)
+
+    return potential(species, descriptor.cutoff, init, energy, prepare, predict)

@@ -1,0 +1,108 @@
+"""What every interatomic potential of the package is: a tuple of pure functions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from jaxvae_md._typing import Params
+from jaxvae_md.neighbors import NeighborList
+from jaxvae_md.structure import Structure
+
+
+class Potential(NamedTuple):
+    """An interatomic potential. Make your own by `potential`, which fills in what is derived."""
+
+    species: tuple[str, ...]
+    cutoff: float
+    """angstrom; what the neighbor list must cover"""
+    init: Callable[[Array], Params]
+    """key -> parameters, a pytree"""
+    energy: Callable[[Params, Structure, NeighborList], Float[Array, ""]]
+    """energy of the cell in eV; forces and stress by grad"""
+    prepare: Callable[[Structure, NeighborList], Any]
+    """the work that no parameter enters, done once for each frame of a fit"""
+    predict: Callable[[Params, Any], tuple[Float[Array, ""], Float[Array, "n 3"]]]
+    """parameters and what `prepare` returned -> energy (eV), forces (eV / angstrom)"""
+    project: Callable[[Params], Params]
+    """the nearest parameters that make sense (sigma > 0, say); applied after every update"""
+
+
+def potential(
+    species: tuple[str, ...],
+    cutoff: float,
+    init: Callable,
+    energy: Callable,
+    prepare: Callable | None = None,
+    predict: Callable | None = None,
+    project: Callable | None = None,
+) -> Potential:
+    """A Potential from its energy function; what is not given follows from it.
+
+    ```python
+    def energy(params, structure, neighbors):
+        r = jnp.linalg.norm(displacements(structure, neighbors), axis=-1)
+        return 0.5 * jnp.sum(params["k"] * jnp.exp(-r))
+
+    exponential = potential(("Si",), 6.0, lambda key: {"k": jnp.array(1.0)}, energy)
+    ```
+    """
+
+    def by_gradient(params, features):
+        return energy_and_forces(energy, params, *features)
+
+    return Potential(
+        species=species,
+        cutoff=cutoff,
+        init=init,
+        energy=energy,
+        prepare=prepare or (lambda structure, neighbors: (structure, neighbors)),
+        predict=predict or by_gradient,
+        project=project or (lambda params: params),
+    )
+
+
+def energy_and_forces(
+    energy: Callable, params: Params, structure: Structure, neighbors: NeighborList
+) -> tuple[Float[Array, ""], Float[Array, "n 3"]]:
+    """Energy (eV) and forces (eV / angstrom); forces on padding atoms are zero.
+
+    ```python
+    e, f = energy_and_forces(potential.energy, params, structure, neighbors)
+    ```
+    """
+    of_position = lambda position: energy(params, structure._replace(position=position), neighbors)
+    value, gradient = jax.value_and_grad(of_position)(jnp.asarray(structure.position))
+    return value, -gradient
+
+
+def stress(
+    energy: Callable, params: Params, structure: Structure, neighbors: NeighborList
+) -> Float[Array, "3 3"]:
+    """Virial stress (1 / V) dE / d(strain) in eV / angstrom^3; tension is positive, as in ASE.
+
+    ```python
+    pressure = -jnp.trace(stress(potential.energy, params, structure, neighbors)) / 3
+    ```
+    """
+
+    def of_strain(strain):
+        deformation = jnp.eye(3, dtype=strain.dtype) + 0.5 * (strain + strain.T)
+        strained = structure._replace(
+            position=structure.position @ deformation, cell=structure.cell @ deformation
+        )
+        return energy(params, strained, neighbors)
+
+    zero = jnp.zeros_like(structure.cell)
+    return jax.grad(of_strain)(zero) / jnp.abs(jnp.linalg.det(structure.cell))
+
+
+def sum_over_atoms(
+    energy: Float[Array, " n"], structure: Structure
+) -> Float[Array, ""]:
+    """Sum of atomic energies without the padding atoms'."""
+    return jnp.sum(jnp.where(structure.mask, energy, 0))

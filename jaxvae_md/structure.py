@@ -1,0 +1,122 @@
+"""A structure as a pytree, padded and batched, and ASE's Atoms in and out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+import jax
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int
+
+from jaxvae_md.errors import SpeciesError
+
+if TYPE_CHECKING:
+    from ase import Atoms
+
+
+class Structure(NamedTuple):
+    """Atoms in a cell; leading batch axes are allowed everywhere.
+
+    Positions are Cartesian and need not lie inside the cell. A direction that is not periodic
+    still has a cell vector (of unit length where ASE has none), so that the cell is invertible.
+    """
+
+    position: Float[Array, "*b n 3"]
+    """angstrom"""
+    cell: Float[Array, "*b 3 3"]
+    """angstrom; rows are lattice vectors, as in ASE"""
+    pbc: Bool[Array, "*b 3"]
+    species: Int[Array, "*b n"]
+    """index into the species table, a tuple of chemical symbols"""
+    mask: Bool[Array, "*b n"]
+    """False marks padding"""
+
+
+def species_table(frames: Sequence[Atoms]) -> tuple[str, ...]:
+    """The chemical symbols in `frames`, ordered by atomic number.
+
+    ```python
+    species_table([ase.build.bulk("Si"), ase.build.molecule("O2")])  # ("O", "Si")
+    ```
+    """
+    from ase.data import chemical_symbols
+
+    numbers = sorted({int(z) for atoms in frames for z in atoms.numbers})
+    return tuple(chemical_symbols[z] for z in numbers)
+
+
+def from_atoms(atoms: Atoms, species: tuple[str, ...], dtype=np.float64) -> Structure:
+    """ASE Atoms to a Structure of numpy arrays.
+
+    **Arguments:** `species` is the model's species table. **Raises:** `SpeciesError` for an
+    element outside it.
+
+    ```python
+    structure = from_atoms(ase.build.bulk("Si"), species=("Si",))
+    ```
+    """
+    from ase.geometry import complete_cell
+
+    known = {symbol: i for i, symbol in enumerate(species)}
+    symbols = atoms.get_chemical_symbols()
+    for atom, symbol in enumerate(symbols):
+        if symbol not in known:
+            raise SpeciesError(
+                f"{symbol} is not among the model's elements {', '.join(species)}",
+                atom=atom,
+                remedy="use a model that was trained with this element",
+            )
+    return Structure(
+        position=np.asarray(atoms.positions, dtype),
+        cell=np.asarray(complete_cell(atoms.cell.array), dtype),
+        pbc=np.asarray(atoms.pbc, bool),
+        species=np.array([known[symbol] for symbol in symbols], np.int32),
+        mask=np.ones(len(atoms), bool),
+    )
+
+
+def to_atoms(structure: Structure, species: tuple[str, ...]) -> Atoms:
+    """A Structure without batch axes to ASE Atoms; padding is dropped.
+
+    ```python
+    atoms = to_atoms(structure, species=("Si",))
+    ```
+    """
+    from ase import Atoms
+
+    mask = np.asarray(structure.mask)
+    return Atoms(
+        symbols=[species[i] for i in np.asarray(structure.species)[mask]],
+        positions=np.asarray(structure.position, np.float64)[mask],
+        cell=np.asarray(structure.cell, np.float64),
+        pbc=np.asarray(structure.pbc),
+    )
+
+
+def pad(structure: Structure, num_atoms: int) -> Structure:
+    """Appends padding atoms at the origin until there are `num_atoms`.
+
+    ```python
+    pad(structure, 64).mask.sum()  # still the number of real atoms
+    ```
+    """
+    extra = num_atoms - structure.position.shape[-2]
+    if extra < 0:
+        raise ValueError(f"{structure.position.shape[-2]} atoms do not fit into {num_atoms}")
+    return structure._replace(
+        position=np.pad(structure.position, ((0, extra), (0, 0))),
+        species=np.pad(structure.species, (0, extra)),
+        mask=np.pad(structure.mask, (0, extra)),
+    )
+
+
+def stack(structures: Sequence[Structure]) -> Structure:
+    """Structures of any size as one batch, padded to the largest.
+
+    ```python
+    stack([small, large]).position.shape  # (2, atoms of the larger one, 3)
+    ```
+    """
+    size = max(s.position.shape[-2] for s in structures)
+    return jax.tree.map(lambda *leaves: np.stack(leaves), *(pad(s, size) for s in structures))
