@@ -1,0 +1,10 @@
+"""Molecular dynamics and relaxation."""
+
+from jaxvae_md.simulate.engine import Simulator as Simulator
+from jaxvae_md.simulate.engine import State as State
+from jaxvae_md.simulate.engine import Trajectory as Trajectory
+from jaxvae_md.simulate.engine import nve as nve
+from jaxvae_md.simulate.engine import nvt_langevin as nvt_langevin
+from jaxvae_md.simulate.engine import rollout as rollout
+from jaxvae_md.simulate.engine import run as run
+from jaxvae_md.simulate.engine import temperature as temperature

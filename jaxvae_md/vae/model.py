@@ -1,0 +1,87 @@
+"""The variational autoencoder of descriptors: a Flax model behind pure functions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float
+
+from jaxvae_md._typing import Params
+
+
+class VAE(NamedTuple):
+    """Pure functions of a variational autoencoder. Make one by `vae`."""
+
+    num_features: int
+    latent_dim: int
+    init: Callable[[Array], Params]
+    """key -> {"encoder", "decoder", "log_noise": [f]}, float32"""
+    encode: Callable[[Params, Float[Array, "*b f"]], tuple[Array, Array]]
+    """standardised descriptors -> mean and log variance of the latent code, `[*b, latent]` each"""
+    decode: Callable[[Params, Float[Array, "*b latent"]], Float[Array, "*b f"]]
+    """latent codes -> mean of the standardised descriptors"""
+
+
+class _Network(nnx.Module):
+    """A multilayer perceptron with a linear path beside it, so that PCA is within its reach."""
+
+    def __init__(self, num_in: int, hidden: Sequence[int], num_out: int, rngs: nnx.Rngs):
+        widths = [num_in, *hidden]
+        self.hidden = nnx.List(
+            nnx.Linear(a, b, rngs=rngs) for a, b in zip(widths[:-1], widths[1:], strict=True)
+        )
+        self.out = nnx.Linear(widths[-1], num_out, rngs=rngs)
+        self.linear = nnx.Linear(num_in, num_out, use_bias=False, rngs=rngs)
+
+    def __call__(self, x: Float[Array, "*b i"]) -> Float[Array, "*b o"]:
+        h = x
+        for layer in self.hidden:
+            h = jax.nn.silu(layer(h))
+        return self.out(h) + self.linear(x)
+
+
+def vae(num_features: int, latent_dim: int = 8, hidden: Sequence[int] = (128, 128)) -> VAE:
+    """A VAE with Gaussian encoder, Gaussian decoder and one learned noise scale per column.
+
+    A learned noise scale lets every latent dimension stay active; a fixed scale of 1 makes some
+    collapse. **Source:** Kingma and Welling, arXiv:1312.6114 (2013); learned decoder noise:
+    Rybkin, Daniilidis and Levine, ICML (2021).
+
+    **Arguments:** the decoder mirrors the encoder's `hidden` widths.
+
+    ```python
+    model = vae(num_features=26, latent_dim=8)
+    params = model.init(jax.random.key(0))
+    mean, log_variance = model.encode(params, z)
+    reconstruction = model.decode(params, mean)
+    ```
+    """
+
+    def networks(rngs: nnx.Rngs) -> tuple[_Network, _Network]:
+        return (
+            _Network(num_features, hidden, 2 * latent_dim, rngs),
+            _Network(latent_dim, tuple(reversed(tuple(hidden))), num_features, rngs),
+        )
+
+    encoder_graph, decoder_graph = (
+        nnx.split(network)[0] for network in nnx.eval_shape(lambda: networks(nnx.Rngs(params=0)))
+    )
+
+    def init(key):
+        states = (nnx.state(network, nnx.Param) for network in networks(nnx.Rngs(params=key)))
+        encoder, decoder = (nnx.to_pure_dict(state) for state in states)
+        noise = jnp.zeros((), jnp.float32)
+        return {"encoder": encoder, "decoder": decoder, "log_noise": noise}
+
+    def encode(params, x):
+        out = nnx.merge(encoder_graph, nnx.State(params["encoder"]))(x)
+        return out[..., :latent_dim], out[..., latent_dim:]
+
+    def decode(params, z):
+        return nnx.merge(decoder_graph, nnx.State(params["decoder"]))(z)
+
+    return VAE(num_features, latent_dim, init, encode, decode)
