@@ -48,21 +48,36 @@ class NeighborFns(NamedTuple):
     skin: float
 
 
-def displacements(structure: Structure, neighbors: NeighborList) -> Float[Array, "n k 3"]:
+def displacements(
+    structure: Structure, neighbors: NeighborList, atoms: Int[Array, " a"] | None = None
+) -> Float[Array, "n k 3"]:
     """Vectors r_ij (angstrom) to every neighbor, differentiable in position and cell.
 
     Padded slots hold a constant vector of length `FAR`: finite, beyond every cutoff, without
     gradient. Whatever vanishes beyond its cutoff needs no further mask.
 
+    **Arguments:** `atoms` picks some centres, by default all.
+
     ```python
     distance = jnp.linalg.norm(displacements(structure, neighbors), axis=-1)
     ```
     """
-    position = structure.position
-    shift = jnp.asarray(neighbors.shift, position.dtype) @ structure.cell
-    vector = position[neighbors.index] + shift - position[:, None]
+    position = center = jnp.asarray(structure.position)
+    index, lattice, mask = map(jnp.asarray, (neighbors.index, neighbors.shift, neighbors.mask))
+    if atoms is not None:
+        index, lattice, mask, center = index[atoms], lattice[atoms], mask[atoms], center[atoms]
+    shift = lattice.astype(position.dtype) @ structure.cell
+    vector = position[index] + shift - center[:, None]
     far = jnp.array([FAR, 0.0, 0.0], position.dtype)
-    return jnp.where(neighbors.mask[..., None], vector, far)
+    return jnp.where(mask[..., None], vector, far)
+
+
+def neighbor_species(
+    structure: Structure, neighbors: NeighborList, atoms: Int[Array, " a"] | None = None
+) -> Int[Array, "n k"]:
+    """Species of every neighbor, beside `displacements`; padded slots hold some valid species."""
+    index = jnp.asarray(neighbors.index)
+    return jnp.asarray(structure.species)[index if atoms is None else index[atoms]]
 
 
 def perpendicular_widths(cell: Float[Array, "3 3"]) -> Float[Array, "3"]:

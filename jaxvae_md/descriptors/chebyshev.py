@@ -29,13 +29,13 @@ from math import factorial, sqrt
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 from numpy.polynomial import chebyshev as chebyshev_series
 from numpy.polynomial import legendre as legendre_series
 
 from jaxvae_md import cutoffs
 from jaxvae_md.errors import OptionError
-from jaxvae_md.neighbors import NeighborList, displacements
+from jaxvae_md.neighbors import NeighborList, displacements, neighbor_species
 from jaxvae_md.structure import Structure
 
 
@@ -63,9 +63,14 @@ class Chebyshev:
 
     def __call__(self, structure: Structure, neighbors: NeighborList) -> Float[Array, "n f"]:
         """Descriptors of every atom, dimensionless. Padding atoms get zeros."""
-        return self.of_environments(
-            displacements(structure, neighbors), self._weight(structure, neighbors)
-        )
+        return self.at(structure, neighbors)
+
+    def at(
+        self, structure: Structure, neighbors: NeighborList, atoms: Int[Array, " a"] | None = None
+    ) -> Float[Array, "a f"]:
+        """Descriptors of some atoms only."""
+        vector = displacements(structure, neighbors, atoms)
+        return self.of_environments(vector, self._weight(structure, neighbors, atoms))
 
     def linearise(
         self, structure: Structure, neighbors: NeighborList
@@ -118,9 +123,9 @@ class Chebyshev:
             ]
         return jnp.concatenate(columns, axis=-1)
 
-    def _weight(self, structure: Structure, neighbors: NeighborList) -> Float[Array, "n k"]:
-        table = jnp.asarray(self.weights, structure.position.dtype)
-        return table[structure.species[neighbors.index]]
+    def _weight(self, structure, neighbors, atoms=None) -> Float[Array, "n k"]:
+        table = jnp.asarray(self.weights, jnp.asarray(structure.position).dtype)
+        return table[neighbor_species(structure, neighbors, atoms)]
 
 
 def chebyshev(

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from jaxvae_md.errors import OptionError
-from jaxvae_md.neighbors import displacements
+from jaxvae_md.neighbors import displacements, neighbor_species
 from jaxvae_md.potentials.potential import Potential, potential, sum_over_atoms
 
 Scheme = Literal["cut", "shift", "force_shift"]
@@ -94,7 +94,7 @@ def lennard_jones(
     def energy(params, structure, neighbors):
         vector = displacements(structure, neighbors)
         r = jnp.sqrt(jnp.sum(vector**2, axis=-1))
-        pair = (structure.species[:, None], structure.species[neighbors.index])
+        pair = (structure.species[:, None], neighbor_species(structure, neighbors))
         symmetric = {name: 0.5 * (table + table.T)[pair] for name, table in params.items()}
         phi = pair_energy(r, symmetric["sigma"], symmetric["epsilon"], cutoff, scheme)
         return sum_over_atoms(0.5 * jnp.sum(phi, axis=-1), structure)
