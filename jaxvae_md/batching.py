@@ -52,20 +52,24 @@ def batches(structures: Sequence[Structure], cutoff: float, num_batches: int = 3
 
 
 def _groups(sizes: np.ndarray, num_groups: int) -> list[np.ndarray]:
-    """Frames grouped by size, with the borders that waste the least padding."""
+    """Frames grouped by size, with the borders that waste the least padding.
+
+    A further group must save a tenth of all atoms, since every shape is compiled.
+    """
     levels = np.unique(sizes)
     counts = np.array([np.sum(sizes == level) for level in levels])
+    price = 0.1 * sizes.sum()
 
-    def best(last: int, left: int) -> tuple[int, list[int]]:
-        """Least padded total for levels[: last + 1] in at most `left` groups, and the borders."""
-        whole = int(counts[: last + 1].sum() * levels[last]), [last]
+    def best(last: int, left: int) -> tuple[float, list[int]]:
+        """Least cost of levels[: last + 1] in at most `left` groups, and the borders."""
+        whole = counts[: last + 1].sum() * levels[last] + price, [last]
         if left == 1 or last == 0:
             return whole
         options = [whole]
         for border in range(max(0, last - 12), last):
             cost, borders = best(border, left - 1)
-            tail = int(counts[border + 1 : last + 1].sum() * levels[last])
-            options.append((cost + tail, [*borders, last]))
+            tail = counts[border + 1 : last + 1].sum() * levels[last]
+            options.append((cost + tail + price, [*borders, last]))
         return min(options, key=lambda option: option[0])
 
     _, borders = best(len(levels) - 1, num_groups)

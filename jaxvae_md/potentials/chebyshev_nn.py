@@ -31,8 +31,9 @@ class AtomicNetwork(nnx.Module):
 
     def __init__(self, num_features: int, hidden: Sequence[int], rngs: nnx.Rngs):
         widths = [num_features, *hidden]
-        self.hidden = nnx.List(
-            nnx.Linear(a, b, rngs=rngs) for a, b in zip(widths[:-1], widths[1:], strict=True)
+        layers = zip(widths[:-1], widths[1:], strict=True)
+        self.hidden = nnx.Dict(
+            {f"layer_{i}": nnx.Linear(*shape, rngs=rngs) for i, shape in enumerate(layers)}
         )
         small = nnx.initializers.variance_scaling(0.01, "fan_in", "normal")
         self.out = nnx.Linear(widths[-1], 1, kernel_init=small, rngs=rngs)
@@ -40,7 +41,7 @@ class AtomicNetwork(nnx.Module):
 
     def __call__(self, x: Float[Array, "n f"]) -> Float[Array, " n"]:
         h = x
-        for layer in self.hidden:
+        for layer in self.hidden.values():
             h = jax.nn.silu(layer(h))
         return (self.out(h) + self.linear(x))[..., 0]
 

@@ -1,0 +1,259 @@
+"""Fits of potentials by gradient descent: to energies and forces, and through simulations."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax import lax
+from jaxtyping import Array, Float
+from tqdm import tqdm
+
+from jaxvae_md._typing import Params
+from jaxvae_md.batching import Batch
+from jaxvae_md.errors import RunError
+from jaxvae_md.potentials.potential import Potential
+
+
+class FitResult(NamedTuple):
+    """Fitted parameters, and the loss on the way."""
+
+    params: Params
+    history: Float[np.ndarray, " updates"]
+
+
+class Labelled(NamedTuple):
+    """A batch of frames prepared for one potential, with the reference's labels."""
+
+    features: Any
+    """what `potential.prepare` made of each frame; leading axis b"""
+    mask: Array
+    """[b, n], False marks padding"""
+    energy: Float[Array, " b"]
+    """eV, whole cell"""
+    forces: Float[Array, "b n 3"]
+    """eV / angstrom"""
+
+
+def prepare(
+    potential: Potential,
+    data: Sequence[Batch],
+    energy: Float[np.ndarray, " frames"],
+    forces: Sequence[Float[np.ndarray, "n 3"]],
+) -> list[Labelled]:
+    """Does the work that no parameter enters, once for each frame.
+
+    **Arguments:** `data` from `batching.batches`; `energy` (eV) and `forces` (eV / angstrom) of
+    the frames in the order in which they were batched.
+
+    ```python
+    data = prepare(potential, batches(structures, potential.cutoff), energy, forces)
+    ```
+    """
+    once = jax.jit(lambda *frames: lax.map(lambda frame: potential.prepare(*frame), frames))
+    out = []
+    for batch in data:
+        mask = np.asarray(batch.structure.mask)
+        padded = np.zeros((*mask.shape, 3))
+        for row, frame in enumerate(batch.frame):
+            padded[row][mask[row]] = forces[frame]
+        features = once(batch.structure, batch.neighbors)
+        labels = (jnp.asarray(mask), jnp.asarray(energy[batch.frame]), jnp.asarray(padded))
+        out.append(Labelled(features, *labels))
+    return out
+
+
+def force_matching(
+    potential: Potential,
+    params: Params,
+    data: Sequence[Labelled],
+    *,
+    key: Array,
+    num_steps: int = 10000,
+    batch_size: int = 4,
+    learning_rate: float = 3e-3,
+    energy_weight: float = 3.0,
+    weight_decay: float = 1e-6,
+    progress: bool = False,
+    label: str = "fit",
+) -> FitResult:
+    """Fits energies and forces by Adam with a warm-up and a cosine decay.
+
+    The loss is mean |F - F_ref|^2 / (3 rms(F_ref)^2) + energy_weight mean (E - E_ref)^2 / (n
+    std(E_ref / n))^2 over frames. Every update sees frames of all sizes. Parameters are kept
+    where they make sense by `potential.project`.
+
+    **Arguments:** `data` from `prepare`. Everyday arguments end with `learning_rate`.
+    **Raises:** `RunError` when the loss is not finite. **Source:** Ercolessi and Adams,
+    Europhys. Lett. 26, 583 (1994).
+
+    ```python
+    result = force_matching(potential, potential.init(key), data, key=key)
+    ```
+    """
+    counts = [len(part.energy) for part in data]
+    updates_per_epoch = max(1, round(sum(counts) / batch_size))
+    shares = [max(1, round(count / updates_per_epoch)) for count in counts]
+    weights = [c / (updates_per_epoch * s) / batch_size for c, s in zip(counts, shares, strict=True)]
+    scales = _label_scales(data)
+    num_epochs = max(1, round(num_steps / updates_per_epoch))
+    schedule = optax.warmup_cosine_decay_schedule(
+        0.0,
+        learning_rate,
+        min(100, num_epochs * updates_per_epoch // 4),
+        num_epochs * updates_per_epoch,
+        1e-3 * learning_rate,
+    )
+    optimiser = optax.chain(
+        optax.clip_by_global_norm(10.0), optax.adamw(schedule, weight_decay=weight_decay)
+    )
+
+    def loss_fn(params, rows):
+        total = 0.0
+        for part, row, weight in zip(data, rows, weights, strict=True):
+            picked = jax.tree.map(lambda leaf, row=row: leaf[row], part)
+            total += weight * jnp.sum(_loss(potential, params, picked, scales, energy_weight))
+        return total
+
+    @jax.jit
+    def epoch(params, state, key):
+        rows = tuple(
+            _rows(jax.random.fold_in(key, i), count, share, updates_per_epoch)
+            for i, (count, share) in enumerate(zip(counts, shares, strict=True))
+        )
+
+        def update(carry, rows):
+            params, state = carry
+            loss, gradient = jax.value_and_grad(loss_fn)(params, rows)
+            change, state = optimiser.update(gradient, state, params)
+            return (potential.project(optax.apply_updates(params, change)), state), loss
+
+        (params, state), losses = lax.scan(update, (params, state), rows)
+        return params, state, jnp.mean(losses)
+
+    state = optimiser.init(params)
+    history = []
+    with tqdm(range(num_epochs), desc=label, unit="epoch", disable=not progress) as bar:
+        for number in bar:
+            params, state, loss = epoch(params, state, jax.random.fold_in(key, number))
+            history.append(loss)
+            if number % 20 == 0:
+                bar.set_postfix(loss=f"{float(loss):.4f}")
+    losses = np.array([float(loss) for loss in history])
+    if not np.isfinite(losses[-1]):
+        raise RunError(
+            f"the fit's loss is not finite after update {int(np.argmin(np.isfinite(losses)))}; "
+            "take a smaller learning rate, or look for frames with absurd forces"
+        )
+    return FitResult(params, losses)
+
+
+class Errors(NamedTuple):
+    """Predictions and their differences from the labels, in the order of the frames."""
+
+    energy: Float[np.ndarray, " frames"]
+    """predicted, eV"""
+    forces: list[Float[np.ndarray, "n 3"]]
+    """predicted, eV / angstrom"""
+
+
+def predict(
+    potential: Potential, params: Params, data: Sequence[Labelled], frames: Sequence[np.ndarray]
+) -> Errors:
+    """Energies and forces of prepared frames, without their padding.
+
+    **Arguments:** `frames` the frame numbers of each batch (`Batch.frame`).
+
+    ```python
+    energy, forces = predict(potential, params, data, [batch.frame for batch in batched])
+    ```
+    """
+    total = sum(len(numbers) for numbers in frames)
+    energy, forces = np.zeros(total), [np.empty((0, 3))] * total
+    for part, numbers in zip(data, frames, strict=True):
+        e, f = _predict(potential, params, part.features)
+        energy[numbers] = np.asarray(e)
+        for row, number in enumerate(numbers):
+            forces[number] = np.asarray(f[row], float)[np.asarray(part.mask[row])]
+    return Errors(energy, forces)
+
+
+def through_trajectory(
+    loss_fn: Callable[[Params, Array], Float[Array, ""]],
+    params: Params,
+    *,
+    key: Array,
+    num_updates: int = 10,
+    learning_rate: float = 1e-3,
+    project: Callable[[Params], Params] = lambda params: params,
+    progress: bool = False,
+    label: str = "refine",
+) -> FitResult:
+    """Adam on a loss that contains a simulation; returns the best parameters met.
+
+    `loss_fn(params, key)` runs the simulation (`simulate.rollout`) and compares what it measures;
+    its gradient goes through every step, so keep the window short of the horizon of chaos, some
+    hundred steps. The key is the same for every update: the loss is one function, and its
+    decrease is not noise. An update whose loss or gradient is not finite ends the fit.
+
+    ```python
+    result = through_trajectory(loss_fn, params, key=jax.random.key(0), num_updates=10)
+    ```
+    """
+    value_and_grad = jax.jit(jax.value_and_grad(loss_fn))
+    optimiser = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(learning_rate))
+    state = optimiser.init(params)
+    best, history = params, []
+    with tqdm(range(num_updates + 1), desc=label, unit="update", disable=not progress) as bar:
+        for _ in bar:
+            loss, gradient = value_and_grad(params, key)
+            if not _all_finite((loss, gradient)):
+                break
+            if not history or loss < min(history):
+                best = params
+            history.append(float(loss))
+            bar.set_postfix(loss=f"{float(loss):.4f}")
+            change, state = optimiser.update(gradient, state, params)
+            params = project(optax.apply_updates(params, change))
+    return FitResult(best, np.array(history))
+
+
+def _loss(potential, params, part: Labelled, scales, energy_weight) -> Float[Array, " b"]:
+    """Loss of each frame."""
+    energy, forces = jax.vmap(potential.predict, in_axes=(None, 0))(params, part.features)
+    num = jnp.sum(part.mask, axis=1)
+    force_scale, energy_scale = scales
+    difference = jnp.where(part.mask[..., None], forces - part.forces, 0)
+    force = jnp.sum(difference**2, axis=(1, 2)) / (3 * num * force_scale**2)
+    return force + energy_weight * ((energy - part.energy) / (num * energy_scale)) ** 2
+
+
+def _label_scales(data: Sequence[Labelled]) -> tuple[float, float]:
+    """Root mean square force component, and standard deviation of the energy per atom."""
+    forces = np.concatenate([np.asarray(p.forces)[np.asarray(p.mask)] for p in data])
+    per_atom = np.concatenate([np.asarray(p.energy) / np.asarray(p.mask).sum(1) for p in data])
+    force, energy = float(np.sqrt(np.mean(forces**2))), float(np.std(per_atom))
+    return force if force > 0 else 1.0, energy if energy > 1e-6 else 1.0
+
+
+def _rows(key: Array, count: int, share: int, num_updates: int) -> Array:
+    """Frames of every update of an epoch, `[num_updates, share]`, in random order."""
+    needed = num_updates * share
+    rounds = -(-needed // count)
+    keys = jax.random.split(key, rounds)
+    order = jnp.concatenate([jax.random.permutation(k, count) for k in keys])
+    return order[:needed].reshape(num_updates, share)
+
+
+@partial(jax.jit, static_argnums=0)
+def _predict(potential: Potential, params: Params, features: Any):
+    return lax.map(lambda one: potential.predict(params, one), features)
+
+
+def _all_finite(tree: Any) -> bool:
+    return all(bool(jnp.all(jnp.isfinite(leaf))) for leaf in jax.tree.leaves(tree))

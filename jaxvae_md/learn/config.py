@@ -1,0 +1,181 @@
+"""Options of the closed loop, and what follows from the data."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from jaxvae_md import units
+from jaxvae_md.errors import OptionError
+from jaxvae_md.neighbors import host_pairs
+from jaxvae_md.structure import from_atoms, species_table
+
+if TYPE_CHECKING:
+    from ase import Atoms
+
+
+@dataclass(frozen=True)
+class Config:
+    """Everything that decides a run, beside the data. `resolve` fills in what is None.
+
+    Everyday options come first.
+    """
+
+    seed: int = 0
+    labeller: str = "none"
+    num_generated: int = 12
+    temperature: float | None = None
+    """K, of the trial simulation"""
+
+    latent_dim: int = 8
+    radial_order: int = 12
+    angular_order: int = 12
+    cutoff: float | None = None
+    """angstrom; by default 2.55 nearest-neighbor distances"""
+    hidden: tuple[int, ...] = (64, 64)
+    held_out: float = 0.1
+    """share of the frames of each label that no fit sees"""
+
+    vae_epochs: int = 150
+    lj_steps: int = 600
+    fit_steps: int = 10000
+    refit_steps: int = 5000
+    novelty_band: tuple[float, float] = (1.5, 3.0)
+    false_alarm: float = 0.02
+    time_step: float = 1.0
+    """fs"""
+    md_steps: int = 2000
+    refine_updates: int = 8
+    refine_window: int = 50
+    """steps of the simulation that the gradient goes through"""
+    refine_replicas: int = 4
+
+    species: tuple[str, ...] = ()
+    labels: tuple[str, ...] = ()
+    nearest_distance: float | None = None
+    """angstrom, in the frame of lowest energy per atom"""
+    trial_start: int | None = None
+    """number of the frame from which the trial simulation starts"""
+    trial_reference: tuple[int, ...] = ()
+    """training frames of the same label and density, with which it is compared"""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain types, for YAML."""
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
+
+
+def label_of(atoms: Atoms) -> str:
+    """The label of a frame: `info["label"]`, else `info["config_type"]`, else "all"."""
+    return str(atoms.info.get("label", atoms.info.get("config_type", "all")))
+
+
+def resolve(config: Config, frames: Sequence[Atoms], train: Sequence[int]) -> Config:
+    """Fills in what the data decide: species, labels, cutoff, and the trial simulation.
+
+    ```python
+    config = resolve(Config(seed=1), frames, train=range(len(frames)))
+    ```
+    """
+    labels = tuple(sorted({label_of(atoms) for atoms in frames}))
+    nearest = config.nearest_distance or _nearest_distance(frames)
+    start, reference, kelvin = _trial(frames, train)
+    return replace(
+        config,
+        species=species_table(frames),
+        labels=labels,
+        nearest_distance=nearest,
+        cutoff=config.cutoff or round(2.55 * nearest, 1),
+        trial_start=start if config.trial_start is None else config.trial_start,
+        trial_reference=config.trial_reference or reference,
+        temperature=kelvin if config.temperature is None else config.temperature,
+    )
+
+
+def split(frames: Sequence[Atoms], held_out: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Training and held-out frame numbers: whole frames, the same share of every label.
+
+    A label with a single frame stays in training. **Raises:** `OptionError` when fewer than two
+    frames would be left for training.
+
+    ```python
+    train, test = split(frames, held_out=0.1, seed=0)
+    ```
+    """
+    rng = np.random.default_rng([seed, 0])
+    labels = np.array([label_of(atoms) for atoms in frames])
+    test: list[int] = []
+    for name in np.unique(labels):
+        members = rng.permutation(np.nonzero(labels == name)[0])
+        if len(members) > 1:
+            test += members[: max(1, round(held_out * len(members)))].tolist()
+    train = np.setdiff1d(np.arange(len(frames)), test)
+    if len(train) < 2 or not test:
+        raise OptionError(
+            f"{len(frames)} frames are too few to hold some out and train on the rest",
+            remedy="give at least three labelled frames of one label",
+        )
+    return train, np.sort(test)
+
+
+def _nearest_distance(frames: Sequence[Atoms]) -> float:
+    """Median nearest-neighbor distance (angstrom) in the frame of lowest energy per atom."""
+    per_atom = [atoms.get_potential_energy() / len(atoms) for atoms in frames]
+    atoms = frames[int(np.argmin(per_atom))]
+    structure = from_atoms(atoms, species_table([atoms]))
+    radius = 3.0
+    while radius < 50:
+        i, j, shift = host_pairs(structure, radius)
+        if len(np.unique(i)) == len(atoms):
+            vector = structure.position[j] + shift @ structure.cell - structure.position[i]
+            nearest = np.full(len(atoms), np.inf)
+            np.minimum.at(nearest, i, np.linalg.norm(vector, axis=1))
+            return float(np.median(nearest))
+        radius *= 1.5
+    raise OptionError(
+        "the atoms of the lowest-energy frame have no neighbors within 50 angstrom",
+        remedy="give frames of a condensed phase, or set nearest_distance and cutoff",
+    )
+
+
+def _trial(
+    frames: Sequence[Atoms], train: Sequence[int]
+) -> tuple[int, tuple[int, ...], float]:
+    """Start frame, reference frames and temperature of the trial simulation.
+
+    The largest group of periodic training frames of one label and one density; of these the
+    frames at the group's median energy. Their temperature is what the file says, or what
+    equipartition gives: (E - E_ground) / n = 3/2 kT above the lowest frame of that composition.
+    """
+    density = {i: len(frames[i]) / abs(frames[i].cell.complete().volume) for i in train}
+    groups = Counter(
+        (not frames[i].pbc.all(), label_of(frames[i]), round(np.log(density[i]) / 0.01))
+        for i in train
+    )
+    best = min(groups, key=lambda group: (group[0], -groups[group], group[1:]))
+    members = [
+        i
+        for i in train
+        if (not frames[i].pbc.all(), label_of(frames[i]), round(np.log(density[i]) / 0.01)) == best
+    ]
+    per_atom = {i: frames[i].get_potential_energy() / len(frames[i]) for i in train}
+    members.sort(key=lambda i: per_atom[i])
+    start = members[len(members) // 2]
+    given = frames[start].info.get("temperature")
+    if given is not None:
+        alike = [i for i in members if frames[i].info.get("temperature") == given]
+        return int(start), tuple(map(int, alike)), float(given)
+    alike = [i for i in members if abs(per_atom[i] - per_atom[start]) < 0.025]
+    composition = sorted(frames[start].get_chemical_symbols())
+    same = [i for i in train if _same_composition(frames[i], composition)]
+    excess = np.mean([per_atom[i] for i in alike]) - min(per_atom[i] for i in same)
+    kelvin = float(np.clip(excess / (1.5 * units.BOLTZMANN), 50.0, 3000.0))
+    return int(start), tuple(map(int, alike)), round(kelvin, -1)
+
+
+def _same_composition(atoms: Atoms, symbols: list[str]) -> bool:
+    shares = lambda names: {n: c / len(names) for n, c in Counter(names).items()}
+    return shares(atoms.get_chemical_symbols()) == shares(symbols)

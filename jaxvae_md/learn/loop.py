@@ -1,0 +1,87 @@
+"""The closed loop as pure steps: `state, info = step(state, config, labeller)`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import numpy as np
+from jaxtyping import Array
+
+from jaxvae_md._typing import Labeller
+from jaxvae_md.learn.config import Config
+from jaxvae_md.learn.evaluate import evaluate
+from jaxvae_md.learn.gaps import generate, judge, label_generated
+from jaxvae_md.learn.potential_fit import fit_potential, refit_potential
+from jaxvae_md.learn.represent import describe, train_vae
+from jaxvae_md.learn.state import State
+from jaxvae_md.learn.trial import refine, simulate
+
+Stage = Callable[[State, Config, Array, bool], tuple[State, dict[str, Any]]]
+
+
+def stages(labeller: Labeller | None) -> dict[str, Stage]:
+    """The stages of one round by name, in order.
+
+    Each takes (state, config, key, progress) and returns the new state and what it measured.
+
+    ```python
+    for name, stage in stages(labeller).items():
+        state, info = stage(state, config, stage_key(config, state, name), False)
+    ```
+    """
+    return {
+        "describe": describe,
+        "vae": train_vae,
+        "fit": fit_potential,
+        "judge": judge,
+        "generate": generate,
+        "label": lambda state, config, _, progress: label_generated(
+            state, config, labeller, progress
+        ),
+        "refit": refit_potential,
+        "simulate": simulate,
+        "refine": refine,
+        "final": evaluate,
+    }
+
+
+def stage_key(config: Config, state: State, name: str) -> Array:
+    """The random key of a stage: from the seed, the round and the stage, whatever ran before."""
+    key = jax.random.fold_in(jax.random.key(config.seed), int(np.asarray(state.round)))
+    return jax.random.fold_in(key, list(stages(None)).index(name))
+
+
+def steps(
+    state: State, config: Config, labeller: Labeller | None, progress: bool = False, first: str = "describe"
+) -> Iterator[tuple[str, State, dict[str, Any]]]:
+    """Runs the stages of one round from `first` on, and yields after each: name, state, info.
+
+    ```python
+    for name, state, info in steps(state, config, labeller):
+        print(name, info)
+    ```
+    """
+    names = list(stages(labeller))
+    for name in names[names.index(first) :]:
+        stage = stages(labeller)[name]
+        state, info = stage(state, config, stage_key(config, state, name), progress)
+        yield name, state, info
+
+
+def step(
+    state: State, config: Config, labeller: Labeller | None = None, progress: bool = False
+) -> tuple[State, dict[str, dict[str, Any]]]:
+    """One round of the closed loop.
+
+    ```python
+    state, config = start(datasets.silicon(), Config(labeller="sw"))
+    state, info = step(state, config, get_labeller("sw"))
+    info["final"]["force_mae_mev_per_angstrom"]
+    ```
+    """
+    info = {}
+    for name, state, measured in steps(state, config, labeller, progress):
+        info[name] = measured
+    return state, info

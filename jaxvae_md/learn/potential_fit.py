@@ -1,0 +1,143 @@
+"""Stages: the potential fitted to the given labels, and again with the new ones."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import jax
+import numpy as np
+from jaxtyping import Array
+
+from jaxvae_md import fit
+from jaxvae_md._typing import Params
+from jaxvae_md.learn import model
+from jaxvae_md.learn.config import Config
+from jaxvae_md.learn.state import Dataset, State, batched, counts, labels_of
+from jaxvae_md.potentials import Potential, fit_atomic_energy
+
+
+def fit_potential(state: State, config: Config, key: Array, progress: bool) -> tuple[State, dict]:
+    """Atomic energies by least squares, then Lennard-Jones alone, then the network on its rest.
+
+    The core is not fitted together with the network: the network would take over its wall, and
+    the core's repulsion is what keeps a simulation stable where there are no data.
+    """
+    assert state.standardizer is not None
+    full = model.full_model(config, state.standardizer)
+    unlearned = full.init(jax.random.fold_in(key, 0))
+    unlearned["reference"]["energy"] = _atomic_energies(state, config)
+
+    lj = model.lj_model(config)
+    begin = {name: unlearned[name] for name in ("reference", "core")}
+    data, frames = _prepare(lj, [state.data])
+    lj_fit = fit.force_matching(
+        lj,
+        begin,
+        _rows(data, frames, state.train),
+        key=jax.random.fold_in(key, 1),
+        num_steps=config.lj_steps,
+        learning_rate=2e-2,
+        energy_weight=0.1,
+        progress=progress,
+        label="fit Lennard-Jones",
+    )
+    network_fit = _fit_network(
+        state, config, lj_fit.params, unlearned["network"], [state.data], state.train,
+        config.fit_steps, 3e-3, jax.random.fold_in(key, 2), progress, "fit full model",
+    )
+    fitted = {**lj_fit.params, "network": network_fit.params}
+    core = lj_fit.params["core"]
+    return state._replace(unlearned=unlearned, lj=lj_fit.params, fitted=fitted), {
+        "sigma_angstrom": np.asarray(core["sigma"]).round(4).tolist(),
+        "epsilon_ev": np.asarray(core["epsilon"]).round(5).tolist(),
+        "loss": float(network_fit.history[-1]),
+    }
+
+
+def refit_potential(state: State, config: Config, key: Array, progress: bool) -> tuple[State, dict]:
+    """The network trained on, with the new labels among the old; without new ones nothing."""
+    if state.labels is None:
+        return state._replace(learned=state.fitted), {"num_new": 0}
+    new = len(state.labels.energy)
+    rows = np.concatenate([state.train, len(state.data.energy) + np.arange(new)])
+    result = _fit_network(
+        state, config, state.lj, state.fitted["network"], [state.data, state.labels], rows,
+        config.refit_steps, 1e-3, key, progress, "fit again",
+    )
+    learned = {**state.fitted, "network": result.params}
+    return state._replace(learned=learned), {"num_new": new, "loss": float(result.history[-1])}
+
+
+def held_out_errors(state: State, config: Config) -> dict[str, fit.Errors]:
+    """Predictions of every model on all data frames: LJ alone, and the full model's versions."""
+    assert state.standardizer is not None
+    lj, full = model.lj_model(config), model.full_model(config, state.standardizer)
+    data, frames = _prepare(lj, [state.data])
+    out = {"LJ alone": fit.predict(lj, state.lj, data, frames)}
+    data, frames = _prepare(full, [state.data])
+    versions = {"before": state.fitted, "learned": state.learned, "refined": state.refined}
+    for name, params in versions.items():
+        if params is not None:
+            out[name] = fit.predict(full, params, data, frames)
+    return out
+
+
+def _fit_network(
+    state: State, config: Config, core: Params, network: Params, datasets: Sequence[Dataset],
+    rows: np.ndarray, num_steps: int, learning_rate: float, key: Array, progress: bool, label: str,
+) -> fit.FitResult:
+    """Force matching of the network to what atomic energies and core leave."""
+    assert state.standardizer is not None
+    lj = model.lj_model(config)
+    prepared = _prepare(lj, datasets)
+    by_core = fit.predict(lj, core, *prepared)
+    potential = model.network_model(config, state.standardizer)
+    data, frames = _prepare(potential, datasets, by_core)
+    return fit.force_matching(
+        potential,
+        network,
+        _rows(data, frames, rows),
+        key=key,
+        num_steps=num_steps,
+        learning_rate=learning_rate,
+        progress=progress,
+        label=label,
+    )
+
+
+def _prepare(
+    potential: Potential, datasets: Sequence[Dataset], subtract: fit.Errors | None = None
+) -> tuple[list[fit.Labelled], list[np.ndarray]]:
+    """Prepared batches of several data sets, and the frame numbers (counted on) of each."""
+    data, numbers, first = [], [], 0
+    for dataset in datasets:
+        energy, forces = labels_of(dataset)
+        if subtract is not None:
+            here = slice(first, first + len(energy))
+            energy = energy - subtract.energy[here]
+            forces = [f - g for f, g in zip(forces, subtract.forces[here], strict=True)]
+        parts = batched(dataset, potential.cutoff)
+        data += fit.prepare(potential, parts, energy, forces)
+        numbers += [part.frame + first for part in parts]
+        first += len(energy)
+    return data, numbers
+
+
+def _rows(
+    data: Sequence[fit.Labelled], frames: Sequence[np.ndarray], wanted: np.ndarray
+) -> list[fit.Labelled]:
+    """The wanted frames of prepared batches."""
+    out = []
+    for part, numbers in zip(data, frames, strict=True):
+        rows = np.nonzero(np.isin(numbers, wanted))[0]
+        if len(rows):
+            out.append(jax.tree.map(lambda leaf, rows=rows: leaf[rows], part))
+    return out
+
+
+def _atomic_energies(state: State, config: Config) -> np.ndarray:
+    structure = state.data.structure
+    species = np.where(structure.mask, structure.species, -1)
+    composition = np.stack([(species == s).sum(axis=1) for s in range(len(config.species))], axis=1)
+    assert composition.sum() == counts(state).sum()
+    return fit_atomic_energy(composition[state.train], state.data.energy[state.train])

@@ -1,0 +1,78 @@
+"""Stages: descriptors of all frames, and the VAE trained on them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+
+from jaxvae_md.descriptors import describe as describe_frames
+from jaxvae_md.descriptors import fit_standardizer
+from jaxvae_md.learn import model
+from jaxvae_md.learn.config import Config
+from jaxvae_md.learn.state import State, atoms_of, frames_of
+from jaxvae_md.vae import active_dims, elbo, pca_reconstruction, reconstruction_r2, train
+
+
+def describe(state: State, config: Config, key: Array, progress: bool) -> tuple[State, dict]:
+    """Descriptors of all frames; the standardisation is fitted on the training frames."""
+    del key
+    frames = frames_of(state.data.structure, config.species)
+    x = np.concatenate(describe_frames(frames, model.descriptor(config), progress))
+    standardizer = fit_standardizer(x[atoms_of(state, state.train)])
+    return state._replace(x=x, standardizer=standardizer), {
+        "num_frames": len(frames),
+        "num_environments": len(x),
+        "num_features": x.shape[1],
+    }
+
+
+def train_vae(state: State, config: Config, key: Array, progress: bool) -> tuple[State, dict]:
+    """The VAE on the environments of the training frames, judged on the held-out ones."""
+    z_train, z_test = standardized(state)
+    params, history = train(
+        model.autoencoder(config),
+        z_train,
+        key=key,
+        x_test=z_test,
+        num_epochs=config.vae_epochs,
+        progress=progress,
+    )
+    state = state._replace(vae_params=params)
+    return state, {**reconstruction(state, config)[0], "num_epochs": len(history.elbo_test)}
+
+
+def standardized(state: State) -> tuple[np.ndarray, np.ndarray]:
+    """Standardised descriptors of the training and of the held-out environments."""
+    assert state.x is not None and state.standardizer is not None
+    z = np.asarray(state.standardizer.apply(jnp.asarray(state.x)))
+    return z[atoms_of(state, state.train)], z[atoms_of(state, state.test)]
+
+
+def reconstruction(state: State, config: Config) -> tuple[dict[str, Any], np.ndarray, np.ndarray]:
+    """Figures of the VAE on held-out frames, its reconstruction, and that of PCA."""
+    z_train, z_test = standardized(state)
+    vae = model.autoencoder(config)
+    single = jnp.asarray(z_test, jnp.float32)
+    by_vae = np.asarray(vae.decode(state.vae_params, vae.encode(state.vae_params, single)[0]))
+    by_pca, _ = pca_reconstruction(z_train, z_test, config.latent_dim)
+    kl = elbo(vae, state.vae_params, single).kl
+    figures = {
+        "vae_r2": float(reconstruction_r2(z_test, by_vae).mean()),
+        "vae_r2_worst": float(reconstruction_r2(z_test, by_vae).min()),
+        "pca_r2": float(reconstruction_r2(z_test, by_pca).mean()),
+        "active_dims": active_dims(kl),
+        "kl_per_dim": np.mean(np.asarray(kl), axis=0).round(3).tolist(),
+    }
+    return figures, by_vae, by_pca
+
+
+def latent_codes(state: State, config: Config, x: np.ndarray) -> np.ndarray:
+    """Latent means of descriptors, `[atoms, latent]`."""
+    assert state.standardizer is not None
+    vae = model.autoencoder(config)
+    z = jnp.asarray(state.standardizer.apply(jnp.asarray(x)), jnp.float32)
+    return np.asarray(jax.jit(vae.encode)(state.vae_params, z)[0])

@@ -1,0 +1,212 @@
+"""What the closed loop knows: a pytree of arrays, filled in stage by stage."""
+
+from __future__ import annotations
+
+import types
+import typing
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import jax
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from jaxvae_md._typing import Params
+from jaxvae_md.batching import Batch, batches
+from jaxvae_md.coverage import CoverageModel
+from jaxvae_md.descriptors.standardize import Standardizer
+from jaxvae_md.generate.decode import Targets
+from jaxvae_md.learn.config import Config, label_of, resolve, split
+from jaxvae_md.simulate.engine import Trajectory
+from jaxvae_md.structure import Structure, from_atoms, stack, to_atoms
+
+if TYPE_CHECKING:
+    from ase import Atoms
+
+
+class Dataset(NamedTuple):
+    """Labelled frames, padded to the largest."""
+
+    structure: Structure
+    energy: Float[np.ndarray, " frames"]
+    """eV, whole cell"""
+    forces: Float[np.ndarray, "frames n 3"]
+    """eV / angstrom"""
+    kind: Int[np.ndarray, " frames"]
+    """index into the labels"""
+
+
+class Generated(NamedTuple):
+    """Structures made for gaps; those that were rejected are kept with the reason."""
+
+    structure: Structure
+    """leading axis g"""
+    center: Int[np.ndarray, " g"]
+    """the atom whose surroundings were requested"""
+    start: Int[np.ndarray, " g"]
+    """the data frame from which realising began"""
+    residual: Float[np.ndarray, " g"]
+    """rms difference of the realised latent code from the requested one"""
+    novelty: Float[np.ndarray, " g"]
+    """of the realised environment, in units of d95"""
+    closest: Float[np.ndarray, " g"]
+    """shortest pair distance over its lower limit"""
+    error: Int[np.ndarray, " g"]
+    """error bits of the realisation"""
+    accepted: Float[np.ndarray, " g"]
+
+
+class Trial(NamedTuple):
+    """The same short simulation with several parameter sets, and what is compared."""
+
+    unlearned: Trajectory
+    learned: Trajectory
+    reference: Trajectory | None
+    """the reference's own simulation; None when only data frames are there to compare with"""
+    r: Float[np.ndarray, " bins"]
+    """angstrom"""
+    rdf_unlearned: Float[np.ndarray, " bins"]
+    rdf_learned: Float[np.ndarray, " bins"]
+    rdf_reference: Float[np.ndarray, " bins"]
+    energy_reference: Float[np.ndarray, ""]
+    """mean potential energy, eV per atom"""
+    outside: Float[np.ndarray, ""]
+    """share of the environments of the learned simulation outside the data"""
+
+
+class State(NamedTuple):
+    """State of the loop; what a later stage makes is None until then."""
+
+    round: Int[np.ndarray, ""]
+    data: Dataset
+    train: Int[np.ndarray, " t"]
+    test: Int[np.ndarray, " h"]
+    x: Float[np.ndarray, "atoms f"] | None = None
+    """descriptors of all atoms of all frames, frame after frame"""
+    standardizer: Standardizer | None = None
+    vae_params: Params = None
+    unlearned: Params = None
+    """the full model's parameters before any fit"""
+    lj: Params = None
+    """Lennard-Jones alone, fitted"""
+    fitted: Params = None
+    """the full model, fitted to the given data"""
+    coverage: CoverageModel | None = None
+    targets: Targets | None = None
+    generated: Generated | None = None
+    labels: Dataset | None = None
+    """the accepted structures with the reference's labels"""
+    learned: Params = None
+    """the full model, fitted again with the new labels"""
+    trial: Trial | None = None
+    refined: Params = None
+    """the full model after the gradient through the simulation"""
+
+    @property
+    def params(self) -> Params:
+        """The newest parameters of the full model."""
+        known = (self.refined, self.learned, self.fitted, self.unlearned)
+        return next((p for p in known if p is not None), None)
+
+
+def start(frames: Sequence[Atoms], config: Config) -> tuple[State, Config]:
+    """The state before the first stage, and the config with all that follows from the data.
+
+    ```python
+    state, config = start(datasets.silicon(), Config(labeller="sw"))
+    ```
+    """
+    train, test = split(frames, config.held_out, config.seed)
+    config = resolve(config, frames, train)
+    return State(np.zeros((), int), to_dataset(frames, config), train, test), config
+
+
+def to_dataset(frames: Sequence[Atoms], config: Config) -> Dataset:
+    """Labelled ASE frames as arrays."""
+    structure = stack([from_atoms(atoms, config.species) for atoms in frames])
+    forces = np.zeros(structure.position.shape)
+    for row, atoms in zip(forces, frames, strict=True):
+        row[: len(atoms)] = atoms.get_forces()
+    known = {name: i for i, name in enumerate(config.labels)}
+    return Dataset(
+        structure,
+        np.array([atoms.get_potential_energy() for atoms in frames]),
+        forces,
+        np.array([known.get(label_of(atoms), -1) for atoms in frames]),
+    )
+
+
+def frame(structure: Structure, number: int) -> Structure:
+    """One structure of a stack, without its padding."""
+    one = jax.tree.map(lambda leaf: np.asarray(leaf)[number], structure)
+    size = int(one.mask.sum())
+    return one._replace(
+        position=one.position[:size], species=one.species[:size], mask=one.mask[:size]
+    )
+
+
+def frames_of(structure: Structure, species: tuple[str, ...]) -> list[Atoms]:
+    """All structures of a stack as ASE Atoms."""
+    return [to_atoms(frame(structure, i), species) for i in range(len(structure.mask))]
+
+
+def counts(state: State) -> Int[np.ndarray, " frames"]:
+    """Number of atoms of each data frame."""
+    return np.asarray(state.data.structure.mask).sum(axis=1)
+
+
+def by_frame(state: State, values: np.ndarray) -> list[np.ndarray]:
+    """Cuts an array over all atoms into one per data frame."""
+    return np.split(values, np.cumsum(counts(state))[:-1])
+
+
+def atoms_of(state: State, frames: np.ndarray) -> np.ndarray:
+    """Mask over all atoms: those of the given data frames."""
+    return np.repeat(np.isin(np.arange(len(counts(state))), frames), counts(state))
+
+
+def batched(dataset: Dataset, cutoff: float) -> list[Batch]:
+    """Padded batches with neighbor lists of all frames of a data set."""
+    num = len(dataset.energy)
+    return batches([frame(dataset.structure, i) for i in range(num)], cutoff)
+
+
+def labels_of(dataset: Dataset) -> tuple[np.ndarray, list[Array]]:
+    """Energies, and forces without padding."""
+    mask = np.asarray(dataset.structure.mask)
+    forces = [f[m] for f, m in zip(np.asarray(dataset.forces), mask, strict=True)]
+    return np.asarray(dataset.energy), forces
+
+
+def to_tree(state: State) -> dict[str, Any]:
+    """The state as nested dicts of arrays, without what is None: what a checkpoint holds."""
+
+    def plain(value: Any) -> Any:
+        if hasattr(value, "_asdict"):
+            value = value._asdict()
+        if isinstance(value, dict):
+            return {k: plain(v) for k, v in value.items() if v is not None}
+        if isinstance(value, tuple):
+            return {f"item_{i}": plain(v) for i, v in enumerate(value)}
+        return np.asarray(value)
+
+    return plain(state)
+
+
+def from_tree(tree: dict[str, Any]) -> State:
+    """The state that `to_tree` made nested dicts of."""
+    return _rebuild(State, tree)
+
+
+def _rebuild(kind: Any, value: Any) -> Any:
+    if isinstance(kind, types.UnionType):
+        kind = typing.get_args(kind)[0]
+    if typing.get_origin(kind) is tuple and isinstance(value, dict):
+        inner = typing.get_args(kind)[0]
+        return tuple(_rebuild(inner, value[f"item_{i}"]) for i in range(len(value)))
+    if hasattr(kind, "_fields"):
+        hints = typing.get_type_hints(kind)
+        return kind(**{name: _rebuild(hints[name], part) for name, part in value.items()} | {
+            name: None for name in kind._fields if name not in value
+        })
+    return value

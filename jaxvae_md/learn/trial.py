@@ -1,0 +1,242 @@
+"""Stages: the same short simulation with several parameters, and the gradient through it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jaxtyping import Array, Float
+
+from jaxvae_md import coverage, fit, units
+from jaxvae_md._typing import Params
+from jaxvae_md.learn import model
+from jaxvae_md.learn.config import Config
+from jaxvae_md.learn.evaluate import force_mae
+from jaxvae_md.learn.gaps import surroundings_of
+from jaxvae_md.learn.potential_fit import held_out_errors
+from jaxvae_md.learn.state import State, Trial, counts, frame
+from jaxvae_md.neighbors import neighbor_list
+from jaxvae_md.observables import radial_distribution
+from jaxvae_md.potentials import Potential, stillinger_weber
+from jaxvae_md.simulate import Trajectory, nvt_langevin, rollout, run
+from jaxvae_md.structure import Structure
+
+FRICTION = 0.02
+"""1/fs"""
+RECORD_EVERY = 10
+_RDF_WIDTH = 0.1
+_MAX_SPOILED = 1.02
+"""how much worse the training forces may become by the refinement"""
+
+
+def simulate(state: State, config: Config, key: Array, progress: bool) -> tuple[State, dict]:
+    """A short NVT simulation: unlearned, learned and, where it can be run, the reference.
+
+    All start from the same frame with the same velocities. Without a reference simulation, RDF
+    and energy are compared with training frames of the same label and density.
+    """
+    assert state.standardizer is not None and config.trial_start is not None
+    full = model.full_model(config, state.standardizer)
+    begin = frame(state.data.structure, config.trial_start)
+    simulated = lambda potential, params, name: _simulate(
+        potential, params, begin, config, key, progress, name
+    )
+    unlearned = simulated(full, state.unlearned, "MD unlearned")
+    learned = simulated(full, state.learned, "MD learned")
+    reference = None
+    if config.labeller == "sw":
+        sw = stillinger_weber()
+        reference = simulated(sw, sw.init(key), "MD reference")
+
+    r = np.linspace(0.6 * config.nearest_distance, config.cutoff, 121)
+    rdf_of = lambda trajectory: _mean_rdf(begin, _equilibrated(trajectory), r)
+    if reference is not None:
+        rdf_reference = rdf_of(reference)
+        energy = np.mean(_tail(reference.potential_energy)) / len(begin.position)
+    else:
+        frames = np.array(config.trial_reference)
+        rdf_reference = np.mean(
+            [_mean_rdf(frame(state.data.structure, i), None, r) for i in frames], axis=0
+        )
+        energy = np.mean(state.data.energy[frames] / counts(state)[frames])
+    trial = Trial(
+        unlearned=unlearned,
+        learned=learned,
+        reference=reference,
+        r=r,
+        rdf_unlearned=rdf_of(unlearned),
+        rdf_learned=rdf_of(learned),
+        rdf_reference=rdf_reference,
+        energy_reference=np.asarray(energy),
+        outside=np.asarray(_share_outside(state, config, begin, learned)),
+    )
+    state = state._replace(trial=trial)
+    return state, figures(state)
+
+
+def refine(state: State, config: Config, key: Array, progress: bool) -> tuple[State, dict]:
+    """Gradient descent through the simulation on its RDF and mean energy.
+
+    Windows start from frames of the learned simulation. The result is kept only when it lowers
+    the loss and does not spoil the forces of the training frames.
+    """
+    assert state.trial is not None and state.standardizer is not None
+    learned = state.trial.learned
+    if config.refine_updates == 0 or int(learned.error) or not len(learned.position):
+        return state._replace(refined=state.learned), {"kept": False, "reason": "no stable MD"}
+    potential = model.full_model(config, state.standardizer)
+    loss_fn = _window_loss(state, config, potential)
+    result = fit.through_trajectory(
+        loss_fn,
+        jax.tree.map(lambda leaf: jnp.asarray(leaf, float), state.learned),
+        key=key,
+        num_updates=config.refine_updates,
+        learning_rate=3e-4,
+        project=potential.project,
+        progress=progress,
+        label="refine through MD",
+    )
+    if not len(result.history):
+        return state._replace(refined=state.learned), {"kept": False, "reason": "not finite"}
+    errors = held_out_errors(state._replace(refined=result.params), config)
+    before, after = (force_mae(state, errors[name], state.train) for name in ("learned", "refined"))
+    kept = after <= _MAX_SPOILED * before and result.history.min() < result.history[0]
+    return state._replace(refined=result.params if kept else state.learned), {
+        "kept": bool(kept),
+        "loss_before": float(result.history[0]),
+        "loss_after": float(result.history.min()),
+        "train_force_mae_before_mev": 1e3 * before,
+        "train_force_mae_after_mev": 1e3 * after,
+    }
+
+
+def figures(state: State) -> dict[str, Any]:
+    """What the trial simulation says, as numbers."""
+    trial = state.trial
+    assert trial is not None
+    num = trial.learned.position.shape[1]
+    error = lambda g: float(np.sqrt(np.mean((g - trial.rdf_reference) ** 2)))
+    mean = lambda t: float(np.mean(_tail(t.potential_energy))) / num if len(t.position) else None
+    return {
+        "rdf_rmse_unlearned": error(trial.rdf_unlearned),
+        "rdf_rmse_learned": error(trial.rdf_learned),
+        "energy_unlearned_ev": mean(trial.unlearned),
+        "energy_learned_ev": mean(trial.learned),
+        "energy_reference_ev": float(trial.energy_reference),
+        "outside": float(trial.outside),
+        "finished": not int(trial.learned.error),
+    }
+
+
+def _simulate(
+    potential: Potential,
+    params: Params,
+    begin: Structure,
+    config: Config,
+    key: Array,
+    progress: bool,
+    name: str,
+) -> Trajectory:
+    assert config.temperature is not None
+    simulator = nvt_langevin(potential, config.time_step, config.temperature, FRICTION)
+    return run(
+        simulator,
+        params,
+        begin,
+        key,
+        config.md_steps,
+        initial_temperature=config.temperature,
+        record_every=RECORD_EVERY,
+        progress=progress,
+        label=name,
+    )
+
+
+def _window_loss(state: State, config: Config, potential: Potential):
+    """Loss of a short window: squared RDF difference, and that of the mean energy over kT."""
+    trial = state.trial
+    assert trial is not None and config.temperature is not None and config.trial_start is not None
+    begin = frame(state.data.structure, config.trial_start)
+    simulator = nvt_langevin(potential, config.time_step, config.temperature, FRICTION)
+    frames = np.linspace(len(trial.learned.position) // 4, len(trial.learned.position) - 1,
+                         config.refine_replicas).astype(int)
+    starts = jnp.asarray(trial.learned.position[frames])
+    r, target = jnp.asarray(trial.r), jnp.asarray(trial.rdf_reference)
+    rdf_fns = neighbor_list(config.cutoff + 3 * _RDF_WIDTH)
+    rdf_list = jax.tree.map(jnp.asarray, rdf_fns.allocate(begin, extra=1.5))
+    lists = jax.tree.map(jnp.asarray, simulator.neighbor_fns.allocate(begin, extra=1.3))
+    kT = units.BOLTZMANN * config.temperature
+    every = max(1, config.refine_window // 5)
+
+    def window(params, position, key):
+        structure = jax.tree.map(jnp.asarray, begin)._replace(position=position)
+        neighbors = simulator.neighbor_fns.update(structure, lists)
+        initial = simulator.init(key, params, structure, neighbors, config.temperature)
+        _, trajectory = rollout(
+            simulator, params, initial, config.refine_window, every, checkpoint=True
+        )
+
+        def rdf(position):
+            moved = structure._replace(position=position)
+            return radial_distribution(moved, rdf_fns.update(moved, rdf_list), r, _RDF_WIDTH)
+
+        g = jnp.mean(lax.map(rdf, trajectory.position), axis=0)
+        return g, jnp.mean(trajectory.potential_energy) / len(position)
+
+    def loss_fn(params, key):
+        keys = jax.random.split(key, len(starts))
+        g, energy = lax.map(lambda a: window(params, *a), (starts, keys))
+        rdf_term = jnp.mean((jnp.mean(g, axis=0) - target) ** 2)
+        return rdf_term + ((jnp.mean(energy) - trial.energy_reference) / kT) ** 2
+
+    return loss_fn
+
+
+def _mean_rdf(
+    begin: Structure, positions: Float[np.ndarray, "t n 3"] | None, r: Float[np.ndarray, " bins"]
+) -> Float[np.ndarray, " bins"]:
+    """RDF of one structure, or the mean over a trajectory that starts near it."""
+    fns = neighbor_list(float(r[-1]) + 3 * _RDF_WIDTH)
+    if positions is None:
+        positions = np.asarray(begin.position)[None]
+    if not len(positions):
+        return np.full(len(r), np.nan)
+
+    # every frame has its own list: a bad simulation packs atoms as no other frame does
+    values = []
+    for position in positions[:: max(1, len(positions) // 40)]:
+        moved = begin._replace(position=np.asarray(position))
+        neighbors = fns.allocate(moved)
+        room = 64 * -(-neighbors.index.shape[1] // 64) / neighbors.index.shape[1]
+        values.append(_rdf(moved, fns.allocate(moved, extra=room), r, _RDF_WIDTH))
+    return np.mean(values, axis=0)
+
+
+_rdf = jax.jit(radial_distribution, static_argnums=3)
+
+
+def _share_outside(state: State, config: Config, begin: Structure, trajectory: Trajectory) -> float:
+    """Share of a simulation's environments that the coverage model finds outside the data."""
+    positions = _equilibrated(trajectory)
+    if not len(positions):
+        return float("nan")
+    positions = positions[:: max(1, len(positions) // 10)]
+    many = lambda leaf: np.repeat(np.asarray(leaf)[None], len(positions), axis=0)
+    structures = jax.tree.map(many, begin)._replace(position=positions)
+    y = jnp.asarray(np.concatenate(surroundings_of(state, config, structures)))
+    assert state.coverage is not None
+    scores = coverage.score(state.coverage, y)
+    return float(np.mean(np.asarray(scores) > float(state.coverage.threshold)))
+
+
+def _equilibrated(trajectory: Trajectory) -> np.ndarray:
+    return _tail(trajectory.position)
+
+
+def _tail(values: np.ndarray) -> np.ndarray:
+    """All but the first quarter."""
+    return values[len(values) // 4 :]
+
