@@ -153,6 +153,7 @@ def parity(
         _square(top, limits, x, y)
         drawn.append(_density_parity(bottom, x_force, y_force, force_limits))
         mae, mae_force = (1e3 * np.mean(np.abs(a - b)) for a, b in ((x, y), (x_force, y_force)))
+        name = textwrap.fill(name, 28)
         title, ylabel = f"{name}\nenergy MAE {_short(mae)} meV/atom", "predicted energy (eV/atom)"
         _style(top, title, "reference energy (eV/atom)", "" if column else ylabel)
         title, ylabel = f"{name}\nforce MAE {_short(mae_force)} meV/Å", "predicted (eV/Å)"
@@ -238,11 +239,12 @@ def side_by_side(runs: Mapping[str, Run], target_temperature: float) -> Figure:
         label = f"{name}: stopped, not finite, {end}" if stopped[name] else name
         label += f" (up to {hottest[name]:,.0f} K)" if hottest[name] > top else ""
         color, dash = COLORS[place % 7], _DASHES[place % 4]
-        for ax, y, limits in ((hot, temperature, (0, top)), (cold, energy, bottom)):
+        for ax, y, (low, high) in ((hot, temperature, (0, top)), (cold, energy, bottom)):
             ax.plot(time, y, color=color, linestyle=dash, linewidth=1.4)
             if stopped[name] and len(time):
-                style = {"markersize": 9, "markeredgecolor": "white", "clip_on": False}
-                ax.plot(time[-1], np.clip(y[-1], *limits), "X", color=color, zorder=5, **style)
+                style = {"markersize": 9, "markeredgecolor": "white", "zorder": 5}
+                y_end = np.clip(y[-1], low, high - 0.03 * (high - low))  # off the title
+                ax.plot(time[-1], y_end, "X", color=color, **style)
         hot.plot([], color=color, linestyle=dash, label=label)
         _snapshot_row(shots[place], runs[name], stopped[name], end, colors)
         text = {"fontsize": 10, "fontweight": "bold", "color": color}
@@ -324,8 +326,8 @@ def coverage_by_frame(
     for name, (color, marker) in styles.items():
         chosen = (names == name) & np.isfinite(share)
         upper.stairs(np.where(chosen, share, 0), edges, fill=True, color=color, alpha=0.35)
-        size = 4 * _size(20 * len(scores))
-        upper.scatter(frame[chosen], share[chosen], size, color, marker, linewidth=0, clip_on=False)
+        style = {"s": 4 * _size(20 * len(scores)), "c": color, "marker": marker, "linewidth": 0}
+        upper.scatter(frame[chosen], share[chosen], clip_on=False, **style)
     worst = np.max(_finite(share), initial=0.0)
     upper.set(xlim=(edges[0], edges[-1]), ylim=(0, np.clip(1.15 * worst, 5, 105)))
     upper.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))

@@ -219,7 +219,7 @@ h2 { font-size: 1.3rem; margin: 2.75rem 0 .75rem; padding-bottom: .3rem;
 p { max-width: 46rem; margin: .6rem 0; }
 .summary { font-size: 1.1rem; }
 a { color: var(--link); }
-dl { display: grid; grid-template-columns: repeat(auto-fit, minmax(11rem, 1fr)); gap: .6rem;
+dl { display: grid; grid-template-columns: repeat(auto-fit, minmax(10rem, 1fr)); gap: .6rem;
   margin: 1.4rem 0; }
 dl div { background: var(--card); border: 1px solid var(--line); border-radius: .4rem;
   padding: .55rem .8rem; }
@@ -243,7 +243,8 @@ th.number, td.number { text-align: right; white-space: nowrap; }
 @media print {
   :root { --ink: #000000; --soft: #444444; --line: #bbbbbb; --back: #ffffff; --card: #ffffff;
     --link: #000000; }
-  body { font-size: 10pt; }
+  @page { margin: 1.6cm; }
+  html { font-size: 10pt; }
   main { max-width: none; padding: 0; }
   nav { display: none; }
   h2 { break-after: avoid; }

@@ -81,7 +81,7 @@ def resolve(config: Config, frames: Sequence[Atoms], train: Sequence[int]) -> Co
     ```
     """
     labels = tuple(sorted({label_of(atoms) for atoms in frames}))
-    nearest = config.nearest_distance or _nearest_distance(frames)
+    nearest = config.nearest_distance or nearest_distance(frames)
     start, reference, kelvin = _trial(frames, train)
     return replace(
         config,
@@ -121,24 +121,38 @@ def split(frames: Sequence[Atoms], held_out: float, seed: int) -> tuple[np.ndarr
     return train, np.sort(test)
 
 
-def _nearest_distance(frames: Sequence[Atoms]) -> float:
-    """Median nearest-neighbor distance (angstrom) in the frame of lowest energy per atom."""
-    per_atom = [atoms.get_potential_energy() / len(atoms) for atoms in frames]
-    atoms = frames[int(np.argmin(per_atom))]
+def nearest_distance(frames: Sequence[Atoms]) -> float:
+    """Median nearest-neighbor distance (angstrom): the length scale of a material.
+
+    In the frame of lowest energy per atom; without energies, the median over all frames.
+
+    ```python
+    nearest_distance(datasets.silicon())  # about 2.3
+    ```
+    """
+    if all(atoms.calc is not None and "energy" in atoms.calc.results for atoms in frames):
+        per_atom = [atoms.get_potential_energy() / len(atoms) for atoms in frames]
+        frames = [frames[int(np.argmin(per_atom))]]
+    medians = [distance for atoms in frames if (distance := _median_nearest(atoms)) is not None]
+    if not medians:
+        raise OptionError(
+            "no frame has atoms with neighbors within 50 angstrom",
+            remedy="give frames of a condensed phase, or set nearest_distance and cutoff",
+        )
+    return float(np.median(medians))
+
+
+def _median_nearest(atoms: Atoms) -> float | None:
+    """Median over the atoms of the distance to the nearest neighbor; None when there is none."""
     structure = from_atoms(atoms, species_table([atoms]))
-    radius = 3.0
-    while radius < 50:
+    for radius in (3.0, 5.0, 10.0, 50.0):
         i, j, shift = host_pairs(structure, radius)
         if len(np.unique(i)) == len(atoms):
             vector = structure.position[j] + shift @ structure.cell - structure.position[i]
             nearest = np.full(len(atoms), np.inf)
             np.minimum.at(nearest, i, np.linalg.norm(vector, axis=1))
             return float(np.median(nearest))
-        radius *= 1.5
-    raise OptionError(
-        "the atoms of the lowest-energy frame have no neighbors within 50 angstrom",
-        remedy="give frames of a condensed phase, or set nearest_distance and cutoff",
-    )
+    return None
 
 
 def _trial(

@@ -178,6 +178,18 @@ def labels_of(dataset: Dataset) -> tuple[np.ndarray, list[Array]]:
     return np.asarray(dataset.energy), forces
 
 
+def labelled_frames(labels: Dataset, frames: Sequence[Atoms]) -> list[Atoms]:
+    """The frames with the energies and forces of a data set attached."""
+    from ase.calculators.singlepoint import SinglePointCalculator
+
+    out = []
+    for atoms, energy, forces in zip(frames, *labels_of(labels), strict=True):
+        copy = atoms.copy()
+        copy.calc = SinglePointCalculator(copy, energy=float(energy), forces=np.asarray(forces))
+        out.append(copy)
+    return out
+
+
 def to_tree(state: State) -> dict[str, Any]:
     """The state as nested dicts of arrays, without what is None: what a checkpoint holds."""
 

@@ -8,3 +8,5 @@ from jaxvae_md.simulate.engine import nvt_langevin as nvt_langevin
 from jaxvae_md.simulate.engine import rollout as rollout
 from jaxvae_md.simulate.engine import run as run
 from jaxvae_md.simulate.engine import temperature as temperature
+from jaxvae_md.simulate.relax import Relaxed as Relaxed
+from jaxvae_md.simulate.relax import relax as relax

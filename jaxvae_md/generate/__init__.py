@@ -1,0 +1,6 @@
+"""Structures for what the data lack: gaps decoded, and realised as atoms."""
+
+from jaxvae_md.generate.decode import Targets as Targets
+from jaxvae_md.generate.decode import propose as propose
+from jaxvae_md.generate.realise import Realised as Realised
+from jaxvae_md.generate.realise import realise as realise

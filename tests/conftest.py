@@ -1,0 +1,41 @@
+"""Strict settings for every test, and data that may be absent."""
+
+import os
+from pathlib import Path
+
+# XLA reports every program that it takes from the cache as an error; says nothing about results
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import jax
+import pytest
+
+pytest.register_assert_rewrite("tests.asserts")
+
+SHARED = Path(__file__).parents[2] / "shared"
+
+_cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "jaxvae_md-tests"
+jax.config.update("jax_enable_x64", True)
+if jax.config.jax_compilation_cache_dir is None:
+    jax.config.update("jax_compilation_cache_dir", str(_cache))
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+
+def shared_file(name: str) -> Path:
+    """A file that is not part of the repository; the test is skipped where it is absent."""
+    path = SHARED / name
+    if not path.exists():
+        pytest.skip(f"{path} is absent (third-party data, not part of the repository)")
+    return path
+
+
+@pytest.fixture(scope="session")
+def silicon_train() -> Path:
+    """214 DFT frames of silicon (mlearn)."""
+    return shared_file("data/mlearn_si/train.extxyz")
+
+
+@pytest.fixture(scope="session")
+def nist_configuration() -> Path:
+    """NIST's Lennard-Jones sample configuration 4."""
+    return shared_file("golden/nist_lj_config4.xyz")

@@ -1,0 +1,116 @@
+"""Derivatives of Chebyshev descriptors in float64."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxvae_md.descriptors import chebyshev
+from jaxvae_md.neighbors import displacements, neighbor_list
+from jaxvae_md.structure import pad
+from tests import systems
+from tests.asserts import assert_close, assert_gradient
+
+SETTING = (5.0, 5, 4.0, 4)
+
+
+def descriptor_of(structure):
+    return chebyshev(systems.SIO2 if structure.species.any() else systems.SI, *SETTING)
+
+
+@pytest.mark.parametrize("make", [systems.triclinic, systems.slab, systems.sio2])
+def test_gradient_by_position_and_strain_equals_finite_differences(make):
+    structure = make()
+    descriptor = descriptor_of(structure)
+    neighbors = neighbor_list(descriptor.cutoff).allocate(structure, extra=1.2)
+    w = np.random.default_rng(0).normal(size=(len(structure.mask), descriptor.num_features))
+
+    def weighted(at):
+        deformation = jnp.eye(3) + at["strain"]
+        strained = structure._replace(
+            position=at["position"] @ deformation, cell=structure.cell @ deformation
+        )
+        return jnp.sum(w * descriptor(strained, neighbors))
+
+    assert_gradient(weighted, {"position": structure.position, "strain": np.zeros((3, 3))})
+
+
+def test_second_derivative_equals_finite_differences():
+    structure = systems.bcc()
+    descriptor = chebyshev(systems.SI, 3.0, 3, 3.0, 3)
+    neighbors = neighbor_list(descriptor.cutoff).allocate(structure)
+    w = np.random.default_rng(0).normal(size=(2, descriptor.num_features))
+
+    def weighted(position):
+        return jnp.sum(w * descriptor(structure._replace(position=position), neighbors))
+
+    assert_gradient(lambda p: jnp.sum(jax.grad(weighted)(p) ** 2), structure.position)
+
+
+def test_linearise_equals_the_jacobian_by_displacement():
+    structure = systems.sio2()
+    descriptor = descriptor_of(structure)
+    neighbors = neighbor_list(descriptor.cutoff).allocate(structure)
+
+    @jax.jit
+    def both(structure):
+        values, derivative = descriptor.linearise(structure, neighbors)
+        # only the displacements depend on the positions, so these two must agree
+        tangent = np.random.default_rng(0).normal(size=(9, 3))
+        move = lambda p: structure._replace(position=p)
+        _, by_position = jax.jvp(
+            lambda p: descriptor(move(p), neighbors), (structure.position,), (tangent,)
+        )
+        _, moved = jax.jvp(
+            lambda p: displacements(move(p), neighbors), (structure.position,), (tangent,)
+        )
+        return values, jnp.einsum("nfkc,nkc->nf", derivative, moved), by_position
+
+    values, chained, by_position = both(jax.tree.map(jnp.asarray, structure))
+    assert_close(values, jax.jit(descriptor)(structure, neighbors), 1e-13)
+    assert_close(chained, by_position, 1e-12)
+
+
+@pytest.mark.parametrize("direction", np.array([[0, 0, 1], [1, 0, 0], [0, 1, 0], [1, 2, -2]]))
+def test_gradient_of_collinear_atoms_is_right_on_and_off_the_axes(direction):
+    """Angles of 0 and 180 degrees, where arccos is singular; poles of the harmonics."""
+    u = direction / np.linalg.norm(direction)
+    structure = systems.make(np.outer([0.0, 1.5, 3.2, -1.7], u), np.eye(3), pbc=False)
+    descriptor = chebyshev(systems.SI, *SETTING)
+    neighbors = neighbor_list(descriptor.cutoff).allocate(structure, extra=2.0)
+    w = np.random.default_rng(0).normal(size=(4, descriptor.num_features))
+    f = lambda p: jnp.sum(w * descriptor(structure._replace(position=p), neighbors))
+    assert_gradient(f, structure.position)
+
+
+def test_padding_atoms_get_no_gradient_and_change_none():
+    structure = systems.triclinic()
+    padded = pad(structure, 6)
+    descriptor = descriptor_of(structure)
+    fns = neighbor_list(descriptor.cutoff)
+    w = np.random.default_rng(0).normal(size=(6, descriptor.num_features))
+
+    @jax.jit
+    def gradient(structure, neighbors, w):
+        f = lambda p: jnp.sum(w * descriptor(structure._replace(position=p), neighbors))
+        return jax.grad(f)(structure.position)
+
+    exact = gradient(structure, fns.allocate(structure), w[:4])
+    after = gradient(padded, fns.allocate(padded, extra=1.5), w)
+    assert (after[4:] == 0).all()
+    assert_close(after[:4], exact, 1e-13)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_gradient_at_and_beyond_the_cutoff_is_zero(dtype):
+    descriptor = chebyshev(systems.SI, 3.0, 6, 3.0, 6)
+
+    @jax.jit
+    @jax.value_and_grad
+    def total(v):
+        return jnp.sum(descriptor.of_environments(v, jnp.ones(2, dtype)))
+
+    vector = jnp.asarray([[3.0, 0, 0], [0, 0, 3.0 + 1e-6]], dtype)
+    value, gradient = total(vector)
+    assert value == 0
+    assert (gradient == 0).all()
