@@ -166,8 +166,10 @@ def fit(
         ratios.append(_fit_ratio(jnp.asarray(reference), jnp.asarray(valid)))
     model = CoverageModel(tuple(ratios), jnp.zeros(()), jnp.zeros(()), jnp.asarray(kinds))
 
-    own_structure = jnp.arange(len(training))
-    left_out = _score_references(model, own_structure)[np.asarray(ratios[0].valid)]
+    valid = np.asarray(ratios[0].valid)
+    own = jnp.asarray(np.nonzero(valid)[0])
+    y = jnp.stack([ratio.reference[valid] for ratio in ratios], axis=1)
+    left_out = np.asarray(score(model, y, own))
     threshold = np.quantile(left_out, 1 - false_alarm)
     return model._replace(
         threshold=jnp.asarray(threshold), false_alarm=jnp.asarray(np.mean(left_out > threshold))
@@ -175,14 +177,23 @@ def fit(
 
 
 @jax.jit
-def score(model: CoverageModel, y: Float[Array, "m radii d"]) -> Float[Array, " m"]:
+def score(
+    model: CoverageModel,
+    y: Float[Array, "m radii d"],
+    own: Int[Array, " m"] | None = None,
+) -> Float[Array, " m"]:
     """Coverage score of each environment: higher is less covered; differentiable.
+
+    **Arguments:** `own` the training structure (its position in the training set) to which an
+    environment belongs, which is then left out; -1 for none. Scores of training environments
+    mean nothing without it.
 
     ```python
     novel = score(model, y) > model.threshold
     ```
     """
-    return lax.map(lambda one: _score_one(model, one, -1), y, batch_size=256)
+    own = jnp.full(len(y), -1) if own is None else own
+    return lax.map(lambda one: _score_one(model, *one), (y, own), batch_size=256)
 
 
 @jax.jit
@@ -285,16 +296,6 @@ def _fit_ratio(reference: Float[Array, "s m d"], valid: Bool[Array, "s m"]) -> L
     values = lax.map(own, (flat, structure), batch_size=256).reshape(valid.shape)
     floor = 0.1 * jnp.exp(jnp.mean(values, where=valid))
     return ratio._replace(own=values, floor=floor)
-
-
-@jax.jit
-def _score_references(model: CoverageModel, structures: Int[Array, " s"]) -> Float[Array, "s m"]:
-    """Score of every reference atom with its own structure left out."""
-    y = jnp.stack([ratio.reference for ratio in model.ratios], axis=2)
-    size = y.shape[1]
-    one = lambda a: _score_one(model, *a)
-    flat = (y.reshape(-1, *y.shape[2:]), jnp.repeat(structures, size))
-    return lax.map(one, flat, batch_size=256).reshape(len(structures), size)
 
 
 class Novelty(NamedTuple):

@@ -47,7 +47,8 @@ def fit_potential(state: State, config: Config, key: Array, progress: bool) -> t
     )
     fitted = {**lj_fit.params, "network": network_fit.params}
     core = lj_fit.params["core"]
-    return state._replace(unlearned=unlearned, lj=lj_fit.params, fitted=fitted), {
+    history = {**state.history, "fit": network_fit.history}
+    return state._replace(unlearned=unlearned, lj=lj_fit.params, fitted=fitted, history=history), {
         "sigma_angstrom": np.asarray(core["sigma"]).round(4).tolist(),
         "epsilon_ev": np.asarray(core["epsilon"]).round(5).tolist(),
         "loss": float(network_fit.history[-1]),
@@ -65,7 +66,11 @@ def refit_potential(state: State, config: Config, key: Array, progress: bool) ->
         config.refit_steps, 1e-3, key, progress, "fit again",
     )
     learned = {**state.fitted, "network": result.params}
-    return state._replace(learned=learned), {"num_new": new, "loss": float(result.history[-1])}
+    history = {**state.history, "refit": result.history}
+    return state._replace(learned=learned, history=history), {
+        "num_new": new,
+        "loss": float(result.history[-1]),
+    }
 
 
 def held_out_errors(state: State, config: Config) -> dict[str, fit.Errors]:

@@ -41,7 +41,8 @@ def train_vae(state: State, config: Config, key: Array, progress: bool) -> tuple
         num_epochs=config.vae_epochs,
         progress=progress,
     )
-    state = state._replace(vae_params=params)
+    curves = {"vae_train": history.elbo_train, "vae_held_out": history.elbo_test}
+    state = state._replace(vae_params=params, history={**state.history, **curves})
     return state, {**reconstruction(state, config)[0], "num_epochs": len(history.elbo_test)}
 
 

@@ -101,6 +101,8 @@ class State(NamedTuple):
     trial: Trial | None = None
     refined: Params = None
     """the full model after the gradient through the simulation"""
+    history: dict[str, np.ndarray] = {}
+    """losses on the way, by name"""
 
     @property
     def params(self) -> Params:
@@ -191,13 +193,14 @@ def labelled_frames(labels: Dataset, frames: Sequence[Atoms]) -> list[Atoms]:
 
 
 def to_tree(state: State) -> dict[str, Any]:
-    """The state as nested dicts of arrays, without what is None: what a checkpoint holds."""
+    """The state as nested dicts of arrays, without what is absent: what a checkpoint holds."""
 
     def plain(value: Any) -> Any:
         if hasattr(value, "_asdict"):
             value = value._asdict()
         if isinstance(value, dict):
-            return {k: plain(v) for k, v in value.items() if v is not None}
+            absent = lambda v: v is None or (isinstance(v, dict) and not v)
+            return {k: plain(v) for k, v in value.items() if not absent(v)}
         if isinstance(value, tuple):
             return {f"item_{i}": plain(v) for i, v in enumerate(value)}
         return np.asarray(value)
@@ -218,7 +221,6 @@ def _rebuild(kind: Any, value: Any) -> Any:
         return tuple(_rebuild(inner, value[f"item_{i}"]) for i in range(len(value)))
     if hasattr(kind, "_fields"):
         hints = typing.get_type_hints(kind)
-        return kind(**{name: _rebuild(hints[name], part) for name, part in value.items()} | {
-            name: None for name in kind._fields if name not in value
-        })
+        absent = {name: None for name in kind._fields if name not in kind._field_defaults}
+        return kind(**absent | {name: _rebuild(hints[name], part) for name, part in value.items()})
     return value

@@ -1,0 +1,337 @@
+"""The figures and the report of a finished run, and those of a coverage assessment."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import combinations_with_replacement
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from matplotlib.figure import Figure
+
+from jaxvae_md import coverage, plot
+from jaxvae_md._typing import Params
+from jaxvae_md.assess import Assessment
+from jaxvae_md.fit import Errors
+from jaxvae_md.learn import Config, State
+from jaxvae_md.learn.evaluate import LabelErrors, error_table
+from jaxvae_md.learn.gaps import rejection, surroundings_of
+from jaxvae_md.learn.potential_fit import held_out_errors
+from jaxvae_md.learn.represent import latent_codes, reconstruction, standardized
+from jaxvae_md.learn.state import atoms_of, counts
+from jaxvae_md.learn.trial import RECORD_EVERY
+from jaxvae_md.potentials import pair_energy
+from jaxvae_md.report import Picture, Section, Table, save_figure, write_report
+from jaxvae_md.simulate import Trajectory
+from jaxvae_md.vae import pca_reconstruction
+
+_MODELS = {
+    "LJ alone": "LJ alone",
+    "before": "full model, given data",
+    "learned": "full model, with new labels",
+    "refined": "full model, refined through MD",
+}
+
+
+def write_summary(
+    state: State, config: Config, records: Sequence[dict[str, Any]], out: Path
+) -> None:
+    """Writes every figure as PNG and the report; the state must have passed all stages."""
+    predicted = held_out_errors(state, config)
+    rows = error_table(state, config, predicted)
+    info = {record["stage"]: record for record in records}
+    figures = {
+        "reconstruction": _reconstruction(state, config),
+        "latent_map": _latent_map(state, config),
+        "parity": _parity(state, config, predicted),
+        "pair_potential": _pair_potential(state, config),
+        "md_side_by_side": _side_by_side(state, config),
+        "rdf": _rdf(state),
+        "training": _training(state),
+    }
+    folder = out / "figures"
+    folder.mkdir(exist_ok=True)
+    for name, figure in figures.items():
+        save_figure(figure, folder / f"{name}.png")
+    write_report(
+        out / "report.html",
+        f"jaxvae_md: {' and '.join(config.species)}, {len(state.data.energy)} frames",
+        _sentences(state, config, rows[-1], info),
+        _facts(state, config, rows[-1], info),
+        _sections(state, config, rows, figures, info),
+    )
+
+
+def coverage_figures(result: Assessment, out: Path) -> None:
+    """The two pictures of an assessment: the map of environments, and the scores by frame."""
+    threshold = result.threshold
+    scores = np.concatenate(result.score)
+    figure = plot.coverage_map(result.map_training, result.map_new, scores, threshold)
+    save_figure(figure, out / "coverage.png")
+    save_figure(plot.coverage_by_frame(result.score, threshold), out / "coverage_by_frame.png")
+
+
+def _sections(
+    state: State,
+    config: Config,
+    rows: Sequence[LabelErrors],
+    figures: dict[str, Figure],
+    info: dict[str, Any],
+) -> list[Section]:
+    trial, refined = info["simulate"], info["refine"]
+    reference = "the reference's own simulation"
+    if state.trial is not None and state.trial.reference is None:
+        reference = (
+            f"{len(config.trial_reference)} training frames of the same label and density, whose "
+            "temperature is estimated: treat the comparison as a check, not as a measurement"
+        )
+    if refined.get("loss_before") is None:
+        refinement = f"The refinement through the simulation was left out: {refined['reason']}."
+    else:
+        refinement = (
+            f"Gradient descent through {config.refine_window} steps of the simulation brought the "
+            f"loss on RDF and mean energy from {refined['loss_before']:.3g} to "
+            f"{refined['loss_after']:.3g}, and the training forces' error from "
+            f"{refined['train_force_mae_before_mev']:.1f} to "
+            f"{refined['train_force_mae_after_mev']:.1f} meV/Å; the result was "
+            f"{'kept' if refined['kept'] else 'not kept'}."
+        )
+    return [
+        Section(
+            "What the VAE sees",
+            "Every point is the surroundings of one atom, described by Chebyshev symmetry "
+            "functions. The VAE is judged on frames that it did not see, with PCA of the same "
+            "dimension beside it.",
+            [
+                Picture(figures["reconstruction"], "Held-out descriptors and what comes back."),
+                Picture(
+                    figures["latent_map"],
+                    "First two principal components of the latent codes: by label, and by "
+                    "coverage (each environment judged by the other structures). Stars are the "
+                    "generated structures' central atoms.",
+                ),
+            ],
+        ),
+        Section(
+            "What was generated for the gaps",
+            "Latent points whose decoded descriptor is further from the data than the data are "
+            "from each other, realised by gradient descent through descriptor and encoder from "
+            "the nearest training environment. Novelty 1 is the data's own 95th percentile.",
+            tables=[_generated_table(state, config)],
+        ),
+        Section(
+            "What was learned",
+            "Mean absolute errors on held-out frames. Lennard-Jones alone is the first potential; "
+            "the full model is a Lennard-Jones core with a network on the same descriptors.",
+            [
+                Picture(figures["parity"], "Held-out energies and forces against the reference."),
+                Picture(
+                    figures["pair_potential"],
+                    "The Lennard-Jones pair potential phi(r) before and after learning.",
+                ),
+                Picture(figures["training"], "Losses of the fits, and the VAE's bound."),
+            ],
+            [_error_table(rows, "force", "meV/Å"), _error_table(rows, "energy", "meV/atom")],
+        ),
+        Section(
+            "What the potential does in a simulation",
+            f"The same Langevin simulation at {config.temperature:.0f} K from the same frame and "
+            f"velocities, with unlearned and with learned parameters. RDF and energy are compared "
+            f"with {reference}. Mean energy: learned {_number(trial['energy_learned_ev'])}, "
+            f"reference {_number(trial['energy_reference_ev'])} eV/atom. "
+            f"{_percent(trial['outside'])} of the environments of the learned simulation lie "
+            f"outside the data.\n\n{refinement}",
+            [
+                Picture(figures["md_side_by_side"], "The same simulation, different parameters."),
+                Picture(figures["rdf"], "Radial distribution functions."),
+            ],
+        ),
+    ]
+
+
+def _sentences(state: State, config: Config, total: LabelErrors, info: dict[str, Any]) -> str:
+    made = info["generate"]
+    labelled = info["label"]["num_labelled"]
+    next_step = (
+        f"{labelled} of them were labelled by {config.labeller} and learned."
+        if labelled
+        else "They wait in to_label.extxyz for the reference that made the data."
+    )
+    return (
+        f"The VAE keeps {info['vae']['vae_r2']:.1%} of the variance of held-out environments in "
+        f"{config.latent_dim} dimensions (PCA {info['vae']['pca_r2']:.1%}). For gaps in the data "
+        f"{made['num_generated']} structures were generated. "
+        f"{next_step if made['num_generated'] else ''} The potential's held-out errors are "
+        f"{total.force['refined']:.0f} meV/Å and {total.energy['refined']:.1f} meV/atom, against "
+        f"{total.force['LJ alone']:.0f} and {total.energy['LJ alone']:.0f} of Lennard-Jones alone."
+    )
+
+
+def _facts(
+    state: State, config: Config, total: LabelErrors, info: dict[str, Any]
+) -> list[tuple[str, str]]:
+    return [
+        ("frames (held out)", f"{len(state.data.energy)} ({len(state.test)})"),
+        ("environments", f"{info['describe']['num_environments']:,}"),
+        ("descriptor", f"{info['describe']['num_features']} columns, cutoff {config.cutoff} Å"),
+        ("force MAE", f"{total.force['refined']:.1f} meV/Å"),
+        ("energy MAE", f"{total.energy['refined']:.2f} meV/atom"),
+        ("VAE R2 (PCA)", f"{info['vae']['vae_r2']:.3f} ({info['vae']['pca_r2']:.3f})"),
+        ("active dimensions", f"{info['vae']['active_dims']} of {config.latent_dim}"),
+        ("held-out atoms outside", f"{info['judge']['held_out_outside']:.1%}"),
+        ("seed", str(config.seed)),
+    ]
+
+
+def _error_table(rows: Sequence[LabelErrors], which: str, unit: str) -> Table:
+    models = list(getattr(rows[0], which))
+    return Table(
+        f"Held-out {which} errors by label ({unit})",
+        ["label", "frames", *(_MODELS[name] for name in models)],
+        [[r.label, r.num_frames, *(round(getattr(r, which)[m], 1) for m in models)] for r in rows],
+    )
+
+
+def _generated_table(state: State, config: Config) -> Table:
+    rows = []
+    if state.generated is not None and state.targets is not None:
+        made = state.generated
+        for i in range(len(made.center)):
+            kind = config.labels[int(state.data.kind[made.start[i]])]
+            verdict = "accepted" if made.accepted[i] else rejection(int(made.error[i]))
+            rows.append(
+                [
+                    i,
+                    kind,
+                    round(float(state.targets.novelty[i]), 2),
+                    round(float(made.novelty[i]), 2),
+                    round(float(made.residual[i]), 3),
+                    verdict,
+                ]
+            )
+    header = ["request", "started from", "novelty asked", "novelty got", "latent residual", ""]
+    return Table("Requests and what became of them", header, rows)
+
+
+def _reconstruction(state: State, config: Config) -> Figure:
+    _, by_vae, by_pca = reconstruction(state, config)
+    return plot.reconstruction(standardized(state)[1], by_vae, by_pca, config.latent_dim)
+
+
+def _latent_map(state: State, config: Config) -> Figure:
+    assert state.coverage is not None and state.x is not None
+    codes = latent_codes(state, config, state.x)
+    train = codes[atoms_of(state, state.train)]
+    plane = lambda points: pca_reconstruction(train, points, 2)[1]
+    y = np.concatenate(surroundings_of(state, config, state.data.structure))
+    position = np.full(len(counts(state)), -1)
+    position[state.train] = np.arange(len(state.train))
+    own = np.repeat(position, counts(state))
+    scores = np.asarray(coverage.score(state.coverage, jnp.asarray(y), jnp.asarray(own)))
+    labels = np.repeat(np.array(config.labels)[state.data.kind], counts(state))
+    stars = None
+    if state.generated is not None and state.targets is not None and state.generated.accepted.any():
+        stars = plane(state.targets.z[state.generated.accepted.astype(bool)])
+    return plot.latent_map(
+        plane(codes), labels, scores, float(state.coverage.threshold), stars,
+        ("latent component 1", "latent component 2"), config.labels,
+    )
+
+
+def _parity(state: State, config: Config, predicted: dict[str, Errors]) -> Figure:
+    size = counts(state)[state.test]
+    mask = np.asarray(state.data.structure.mask)
+    per_atom = {
+        _MODELS[name]: p.energy[state.test] / size
+        for name, p in predicted.items()
+        if name != "learned"
+    }
+    forces = {
+        _MODELS[name]: np.concatenate([p.forces[i] for i in state.test])
+        for name, p in predicted.items()
+        if name != "learned"
+    }
+    return plot.parity(
+        state.data.energy[state.test] / size,
+        per_atom,
+        np.concatenate([state.data.forces[i][mask[i]] for i in state.test]),
+        forces,
+        np.array(config.labels)[state.data.kind[state.test]],
+        config.labels,
+    )
+
+
+def _pair_potential(state: State, config: Config) -> Figure:
+    assert config.cutoff is not None and config.nearest_distance is not None
+    r = np.linspace(0.7 * config.nearest_distance, config.cutoff, 400)
+    pairs = list(combinations_with_replacement(range(len(config.species)), 2))
+
+    def phi(params: Params) -> np.ndarray:
+        sigma, epsilon = (np.asarray(params["core"][name]) for name in ("sigma", "epsilon"))
+        curves = [pair_energy(r, sigma[a, b], epsilon[a, b], config.cutoff) for a, b in pairs]
+        return np.asarray(curves)
+
+    names = [f"{config.species[a]}-{config.species[b]}" for a, b in pairs]
+    return plot.pair_potential(r, phi(state.unlearned), phi(state.params), names)
+
+
+def _side_by_side(state: State, config: Config) -> Figure:
+    assert state.trial is not None and config.temperature is not None
+    mask = np.asarray(state.data.structure.mask[config.trial_start])
+    species = np.asarray(state.data.structure.species[config.trial_start])[mask]
+    cell = np.asarray(state.data.structure.cell[config.trial_start])
+    begin = np.asarray(state.data.structure.position[config.trial_start])[mask]
+
+    def run(trajectory: Trajectory) -> plot.Run:
+        num = len(trajectory.position)
+        time = config.time_step * RECORD_EVERY * np.arange(1, num + 1)
+        positions, times = np.asarray([begin]), np.zeros(1)
+        if num:
+            middle = num // 2
+            positions = np.stack([begin, trajectory.position[middle], trajectory.position[-1]])
+            times = np.array([0.0, time[middle], time[-1]])
+        return {
+            "time_fs": time,
+            "temperature": np.asarray(trajectory.temperature),
+            "energy_per_atom": np.asarray(trajectory.potential_energy) / len(begin),
+            "positions": positions,
+            "cell": cell,
+            "symbols": [config.species[s] for s in species],
+            "finished": not int(trajectory.error),
+            "snapshot_fs": times,
+        }
+
+    runs = {"unlearned": run(state.trial.unlearned), "learned": run(state.trial.learned)}
+    if state.trial.reference is not None:
+        runs["reference"] = run(state.trial.reference)
+    return plot.side_by_side(runs, config.temperature)
+
+
+def _rdf(state: State) -> Figure:
+    assert state.trial is not None
+    reference = "reference MD" if state.trial.reference is not None else "training frames"
+    curves = {
+        reference: state.trial.rdf_reference,
+        "unlearned": state.trial.rdf_unlearned,
+        "learned": state.trial.rdf_learned,
+    }
+    return plot.radial_distribution(state.trial.r, curves)
+
+
+def _training(state: State) -> Figure:
+    curves = {
+        {"fit": "fit", "refit": "fit again"}[name]: (np.arange(len(values)), values)
+        for name, values in state.history.items()
+        if name in ("fit", "refit")
+    }
+    return plot.training_history(curves, "loss", title="Force matching of the network")
+
+
+def _number(value: float | None) -> str:
+    return "none" if value is None else f"{value:.3f}"
+
+
+def _percent(value: float) -> str:
+    return f"{value:.1%}" if np.isfinite(value) else "No count"
