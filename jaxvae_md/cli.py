@@ -95,6 +95,8 @@ def coverage(
 
 def main() -> None:
     """Entry point of the `jaxvae-md` command."""
+    # XLA reports harmless differences of tuning flags whenever it loads a cached program
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     app()
 
 

@@ -17,7 +17,9 @@ from tqdm import tqdm
 from jaxvae_md._typing import Params
 from jaxvae_md.batching import Batch
 from jaxvae_md.errors import RunError
-from jaxvae_md.potentials.potential import Potential
+from jaxvae_md.neighbors import NeighborList
+from jaxvae_md.potentials.potential import Potential, energy_and_forces
+from jaxvae_md.structure import Structure
 
 
 class FitResult(NamedTuple):
@@ -153,34 +155,30 @@ def force_matching(
     return FitResult(params, losses)
 
 
-class Errors(NamedTuple):
-    """Predictions and their differences from the labels, in the order of the frames."""
+class Prediction(NamedTuple):
+    """Energies and forces of frames, in their order."""
 
     energy: Float[np.ndarray, " frames"]
-    """predicted, eV"""
+    """eV, whole cell"""
     forces: list[Float[np.ndarray, "n 3"]]
-    """predicted, eV / angstrom"""
+    """eV / angstrom"""
 
 
-def predict(
-    potential: Potential, params: Params, data: Sequence[Labelled], frames: Sequence[np.ndarray]
-) -> Errors:
-    """Energies and forces of prepared frames, without their padding.
-
-    **Arguments:** `frames` the frame numbers of each batch (`Batch.frame`).
+def predict(potential: Potential, params: Params, data: Sequence[Batch]) -> Prediction:
+    """Energies and forces of batched frames, without their padding.
 
     ```python
-    energy, forces = predict(potential, params, data, [batch.frame for batch in batched])
+    energy, forces = predict(potential, params, batches(structures, potential.cutoff))
     ```
     """
-    total = sum(len(numbers) for numbers in frames)
+    total = sum(len(batch.frame) for batch in data)
     energy, forces = np.zeros(total), [np.empty((0, 3))] * total
-    for part, numbers in zip(data, frames, strict=True):
-        e, f = _predict(potential, params, part.features)
-        energy[numbers] = np.asarray(e)
-        for row, number in enumerate(numbers):
-            forces[number] = np.asarray(f[row], float)[np.asarray(part.mask[row])]
-    return Errors(energy, forces)
+    for batch in data:
+        e, f = _predict(potential, params, batch.structure, batch.neighbors)
+        energy[batch.frame] = np.asarray(e)
+        for number, one, mask in zip(batch.frame, np.asarray(f), batch.structure.mask, strict=True):
+            forces[number] = one[mask]
+    return Prediction(energy, forces)
 
 
 def through_trajectory(
@@ -251,8 +249,9 @@ def _rows(key: Array, count: int, share: int, num_updates: int) -> Array:
 
 
 @partial(jax.jit, static_argnums=0)
-def _predict(potential: Potential, params: Params, features: Any):
-    return lax.map(lambda one: potential.predict(params, one), features)
+def _predict(potential: Potential, params: Params, structure: Structure, neighbors: NeighborList):
+    one = lambda frame: energy_and_forces(potential.energy, params, *frame)
+    return lax.map(one, (structure, neighbors))
 
 
 def _all_finite(tree: Any) -> bool:

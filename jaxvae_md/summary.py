@@ -14,11 +14,11 @@ from matplotlib.figure import Figure
 from jaxvae_md import coverage, plot
 from jaxvae_md._typing import Params
 from jaxvae_md.assess import Assessment
-from jaxvae_md.fit import Errors
+from jaxvae_md.fit import Prediction
 from jaxvae_md.learn import Config, State
 from jaxvae_md.learn.evaluate import LabelErrors, error_table
 from jaxvae_md.learn.gaps import rejection, surroundings_of
-from jaxvae_md.learn.potential_fit import held_out_errors
+from jaxvae_md.learn.potential_fit import predictions
 from jaxvae_md.learn.represent import latent_codes, reconstruction, standardized
 from jaxvae_md.learn.state import atoms_of, counts
 from jaxvae_md.learn.trial import RECORD_EVERY
@@ -29,9 +29,9 @@ from jaxvae_md.vae import pca_reconstruction
 
 _MODELS = {
     "LJ alone": "LJ alone",
-    "before": "full model, given data",
-    "learned": "full model, with new labels",
-    "refined": "full model, refined through MD",
+    "before": "full, given data",
+    "learned": "full, with new labels",
+    "refined": "full, refined in MD",
 }
 
 
@@ -39,7 +39,7 @@ def write_summary(
     state: State, config: Config, records: Sequence[dict[str, Any]], out: Path
 ) -> None:
     """Writes every figure as PNG and the report; the state must have passed all stages."""
-    predicted = held_out_errors(state, config)
+    predicted = predictions(state, config)
     rows = error_table(state, config, predicted)
     info = {record["stage"]: record for record in records}
     figures = {
@@ -240,7 +240,7 @@ def _latent_map(state: State, config: Config) -> Figure:
     )
 
 
-def _parity(state: State, config: Config, predicted: dict[str, Errors]) -> Figure:
+def _parity(state: State, config: Config, predicted: dict[str, Prediction]) -> Figure:
     size = counts(state)[state.test]
     mask = np.asarray(state.data.structure.mask)
     per_atom = {

@@ -9,7 +9,7 @@ from jaxtyping import Array
 
 from jaxvae_md import fit
 from jaxvae_md.learn.config import Config
-from jaxvae_md.learn.potential_fit import held_out_errors
+from jaxvae_md.learn.potential_fit import predictions
 from jaxvae_md.learn.represent import reconstruction
 from jaxvae_md.learn.state import State, counts
 
@@ -28,7 +28,7 @@ class LabelErrors(NamedTuple):
 def evaluate(state: State, config: Config, key: Array, progress: bool) -> tuple[State, dict]:
     """The figures of the final model."""
     del key, progress
-    total = error_table(state, config, held_out_errors(state, config))[-1]
+    total = error_table(state, config, predictions(state, config))[-1]
     figures, _, _ = reconstruction(state, config)
     accepted = 0 if state.generated is None else int(np.sum(state.generated.accepted))
     return state._replace(round=state.round + 1), {
@@ -44,7 +44,7 @@ def evaluate(state: State, config: Config, key: Array, progress: bool) -> tuple[
 
 
 def error_table(
-    state: State, config: Config, predicted: dict[str, fit.Errors]
+    state: State, config: Config, predicted: dict[str, fit.Prediction]
 ) -> list[LabelErrors]:
     """One row for each label, and a last one, "all", over all held-out frames."""
     kinds = np.asarray(state.data.kind)[state.test]
@@ -63,13 +63,13 @@ def error_table(
     ]
 
 
-def force_mae(state: State, predicted: fit.Errors, frames: np.ndarray) -> float:
+def force_mae(state: State, predicted: fit.Prediction, frames: np.ndarray) -> float:
     """Mean absolute error of force components, eV / angstrom."""
     mask = np.asarray(state.data.structure.mask)
     differences = [np.abs(predicted.forces[i] - state.data.forces[i][mask[i]]) for i in frames]
     return float(np.mean(np.concatenate(differences)))
 
 
-def _energy_mae(state: State, predicted: fit.Errors, frames: np.ndarray) -> float:
+def _energy_mae(state: State, predicted: fit.Prediction, frames: np.ndarray) -> float:
     difference = (predicted.energy - state.data.energy) / counts(state)
     return float(np.mean(np.abs(difference[frames])))

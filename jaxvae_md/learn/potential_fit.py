@@ -42,8 +42,17 @@ def fit_potential(state: State, config: Config, key: Array, progress: bool) -> t
         label="fit Lennard-Jones",
     )
     network_fit = _fit_network(
-        state, config, lj_fit.params, unlearned["network"], [state.data], state.train,
-        config.fit_steps, 3e-3, jax.random.fold_in(key, 2), progress, "fit full model",
+        state,
+        config,
+        lj_fit.params,
+        unlearned["network"],
+        [state.data],
+        rows=state.train,
+        num_steps=config.fit_steps,
+        learning_rate=3e-3,
+        key=jax.random.fold_in(key, 2),
+        progress=progress,
+        label="fit full model",
     )
     fitted = {**lj_fit.params, "network": network_fit.params}
     core = lj_fit.params["core"]
@@ -62,8 +71,17 @@ def refit_potential(state: State, config: Config, key: Array, progress: bool) ->
     new = len(state.labels.energy)
     rows = np.concatenate([state.train, len(state.data.energy) + np.arange(new)])
     result = _fit_network(
-        state, config, state.lj, state.fitted["network"], [state.data, state.labels], rows,
-        config.refit_steps, 1e-3, key, progress, "fit again",
+        state,
+        config,
+        state.lj,
+        state.fitted["network"],
+        [state.data, state.labels],
+        rows=rows,
+        num_steps=config.refit_steps,
+        learning_rate=1e-3,
+        key=key,
+        progress=progress,
+        label="fit again",
     )
     learned = {**state.fitted, "network": result.params}
     history = {**state.history, "refit": result.history}
@@ -73,31 +91,37 @@ def refit_potential(state: State, config: Config, key: Array, progress: bool) ->
     }
 
 
-def held_out_errors(state: State, config: Config) -> dict[str, fit.Errors]:
-    """Predictions of every model on all data frames: LJ alone, and the full model's versions."""
+def predictions(state: State, config: Config) -> dict[str, fit.Prediction]:
+    """What every model says of all data frames: LJ alone, and the full model's versions."""
     assert state.standardizer is not None
     lj, full = model.lj_model(config), model.full_model(config, state.standardizer)
-    data, frames = _prepare(lj, [state.data])
-    out = {"LJ alone": fit.predict(lj, state.lj, data, frames)}
-    data, frames = _prepare(full, [state.data])
+    data = batched(state.data, full.cutoff)
+    out = {"LJ alone": fit.predict(lj, state.lj, data)}
     versions = {"before": state.fitted, "learned": state.learned, "refined": state.refined}
     for name, params in versions.items():
         if params is not None:
-            out[name] = fit.predict(full, params, data, frames)
+            out[name] = fit.predict(full, params, data)
     return out
 
 
 def _fit_network(
-    state: State, config: Config, core: Params, network: Params, datasets: Sequence[Dataset],
-    rows: np.ndarray, num_steps: int, learning_rate: float, key: Array, progress: bool, label: str,
+    state: State,
+    config: Config,
+    core: Params,
+    network: Params,
+    datasets: Sequence[Dataset],
+    *,
+    rows: np.ndarray,
+    num_steps: int,
+    learning_rate: float,
+    key: Array,
+    progress: bool,
+    label: str,
 ) -> fit.FitResult:
     """Force matching of the network to what atomic energies and core leave."""
     assert state.standardizer is not None
-    lj = model.lj_model(config)
-    prepared = _prepare(lj, datasets)
-    by_core = fit.predict(lj, core, *prepared)
     potential = model.network_model(config, state.standardizer)
-    data, frames = _prepare(potential, datasets, by_core)
+    data, frames = _prepare(potential, datasets, (model.lj_model(config), core))
     return fit.force_matching(
         potential,
         network,
@@ -111,17 +135,22 @@ def _fit_network(
 
 
 def _prepare(
-    potential: Potential, datasets: Sequence[Dataset], subtract: fit.Errors | None = None
+    potential: Potential,
+    datasets: Sequence[Dataset],
+    subtract: tuple[Potential, Params] | None = None,
 ) -> tuple[list[fit.Labelled], list[np.ndarray]]:
-    """Prepared batches of several data sets, and the frame numbers (counted on) of each."""
+    """Prepared batches of several data sets, and the frame numbers (counted on) of each.
+
+    With `subtract` the labels are what that potential leaves of them.
+    """
     data, numbers, first = [], [], 0
     for dataset in datasets:
+        parts = batched(dataset, potential.cutoff)
         energy, forces = labels_of(dataset)
         if subtract is not None:
-            here = slice(first, first + len(energy))
-            energy = energy - subtract.energy[here]
-            forces = [f - g for f, g in zip(forces, subtract.forces[here], strict=True)]
-        parts = batched(dataset, potential.cutoff)
+            known = fit.predict(*subtract, parts)
+            energy = energy - known.energy
+            forces = [f - g for f, g in zip(forces, known.forces, strict=True)]
         data += fit.prepare(potential, parts, energy, forces)
         numbers += [part.frame + first for part in parts]
         first += len(energy)

@@ -11,17 +11,16 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from jaxvae_md import coverage, fit, units
-from jaxvae_md._typing import Params
 from jaxvae_md.learn import model
 from jaxvae_md.learn.config import Config
 from jaxvae_md.learn.evaluate import force_mae
 from jaxvae_md.learn.gaps import surroundings_of
-from jaxvae_md.learn.potential_fit import held_out_errors
+from jaxvae_md.learn.potential_fit import predictions
 from jaxvae_md.learn.state import State, Trial, counts, frame
 from jaxvae_md.neighbors import neighbor_list
 from jaxvae_md.observables import radial_distribution
 from jaxvae_md.potentials import Potential, stillinger_weber
-from jaxvae_md.simulate import Trajectory, nvt_langevin, rollout, run
+from jaxvae_md.simulate import Simulator, Trajectory, nvt_langevin, rollout, run
 from jaxvae_md.structure import Structure
 
 FRICTION = 0.02
@@ -41,15 +40,25 @@ def simulate(state: State, config: Config, key: Array, progress: bool) -> tuple[
     assert state.standardizer is not None and config.trial_start is not None
     full = model.full_model(config, state.standardizer)
     begin = frame(state.data.structure, config.trial_start)
-    simulated = lambda potential, params, name: _simulate(
-        potential, params, begin, config, key, progress, name
+    simulated = lambda simulator, params, name: run(
+        simulator,
+        # one precision for all, so that the runs share what is compiled
+        jax.tree.map(lambda leaf: jnp.asarray(leaf, float), params),
+        begin,
+        key,
+        config.md_steps,
+        initial_temperature=config.temperature,
+        record_every=RECORD_EVERY,
+        progress=progress,
+        label=name,
     )
-    unlearned = simulated(full, state.unlearned, "MD unlearned")
-    learned = simulated(full, state.learned, "MD learned")
+    by_model = _simulator(full, config)
+    unlearned = simulated(by_model, state.unlearned, "MD unlearned")
+    learned = simulated(by_model, state.learned, "MD learned")
     reference = None
     if config.labeller == "sw":
         sw = stillinger_weber()
-        reference = simulated(sw, sw.init(key), "MD reference")
+        reference = simulated(_simulator(sw, config), sw.init(key), "MD reference")
 
     r = np.linspace(0.6 * config.nearest_distance, config.cutoff, 121)
     rdf_of = lambda trajectory: _mean_rdf(begin, _equilibrated(trajectory), r)
@@ -101,7 +110,7 @@ def refine(state: State, config: Config, key: Array, progress: bool) -> tuple[St
     )
     if not len(result.history):
         return state._replace(refined=state.learned), {"kept": False, "reason": "not finite"}
-    errors = held_out_errors(state._replace(refined=result.params), config)
+    errors = predictions(state._replace(refined=result.params), config)
     before, after = (force_mae(state, errors[name], state.train) for name in ("learned", "refined"))
     kept = after <= _MAX_SPOILED * before and result.history.min() < result.history[0]
     return state._replace(refined=result.params if kept else state.learned), {
@@ -131,28 +140,9 @@ def figures(state: State) -> dict[str, Any]:
     }
 
 
-def _simulate(
-    potential: Potential,
-    params: Params,
-    begin: Structure,
-    config: Config,
-    key: Array,
-    progress: bool,
-    name: str,
-) -> Trajectory:
+def _simulator(potential: Potential, config: Config) -> Simulator:
     assert config.temperature is not None
-    simulator = nvt_langevin(potential, config.time_step, config.temperature, FRICTION)
-    return run(
-        simulator,
-        params,
-        begin,
-        key,
-        config.md_steps,
-        initial_temperature=config.temperature,
-        record_every=RECORD_EVERY,
-        progress=progress,
-        label=name,
-    )
+    return nvt_langevin(potential, config.time_step, config.temperature, FRICTION)
 
 
 def _window_loss(state: State, config: Config, potential: Potential):
@@ -160,9 +150,9 @@ def _window_loss(state: State, config: Config, potential: Potential):
     trial = state.trial
     assert trial is not None and config.temperature is not None and config.trial_start is not None
     begin = frame(state.data.structure, config.trial_start)
-    simulator = nvt_langevin(potential, config.time_step, config.temperature, FRICTION)
-    frames = np.linspace(len(trial.learned.position) // 4, len(trial.learned.position) - 1,
-                         config.refine_replicas).astype(int)
+    simulator = _simulator(potential, config)
+    num = len(trial.learned.position)
+    frames = np.linspace(num // 4, num - 1, config.refine_replicas).astype(int)
     starts = jnp.asarray(trial.learned.position[frames])
     r, target = jnp.asarray(trial.r), jnp.asarray(trial.rdf_reference)
     rdf_fns = neighbor_list(config.cutoff + 3 * _RDF_WIDTH)
