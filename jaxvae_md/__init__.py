@@ -63,7 +63,7 @@ _HOME = {
 _MODULES = ("coverage", "datasets", "fit", "learn", "plot", "simulate", "vae")
 
 __version__ = "0.1.0"
-__all__ = [*_HOME, *_MODULES]
+__all__ = [*_HOME, *_MODULES]  # pyright: ignore[reportUnsupportedDunderAll]
 
 
 def __getattr__(name: str):

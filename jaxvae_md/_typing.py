@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Protocol
 
-from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+import jax
+import numpy as np
 
 if TYPE_CHECKING:
     from ase import Atoms
+
+Array = jax.Array | np.ndarray
+"""Arrays of JAX or of numpy: host code makes numpy arrays, and both go into every function."""
 
 Params = Any
 """A pytree of arrays."""
@@ -16,7 +20,6 @@ Params = Any
 class Labeller(Protocol):
     """Computes energy (eV) and forces `[n, 3]` (eV / angstrom) of one structure."""
 
-    def __call__(self, atoms: Atoms, /) -> tuple[float, Any]: ...
-
-
-__all__ = ["Array", "Bool", "Float", "Int", "Labeller", "PRNGKeyArray", "Params"]
+    def __call__(self, atoms: Atoms, /) -> tuple[float, Any]:
+        """Labels one structure."""
+        ...

@@ -9,8 +9,9 @@ import jax
 import numpy as np
 from jaxtyping import Int
 
+from jaxvae_md.errors import InputError, OptionError
 from jaxvae_md.neighbors import NeighborList, image_grid, neighbor_list
-from jaxvae_md.structure import Structure, pad
+from jaxvae_md.structure import Structure, append_zeros, pad
 
 
 class Batch(NamedTuple):
@@ -27,22 +28,30 @@ class Batch(NamedTuple):
 def batches(structures: Sequence[Structure], cutoff: float, num_batches: int = 3) -> list[Batch]:
     """Sorts structures by size into at most `num_batches` padded batches with neighbor lists.
 
-    The borders between batches are those that pad the fewest atoms.
+    The borders between batches are chosen to pad few atoms.
 
-    **Arguments:** `cutoff` of the neighbor lists in angstrom.
+    **Arguments:** `cutoff` of the neighbor lists in angstrom. **Raises:** `GeometryError`, naming
+    the frame; `OptionError` when there are no structures.
 
     ```python
     for batch in batches(structures, cutoff=6.0):
         x = jax.vmap(descriptor)(batch.structure, batch.neighbors)
     ```
     """
+    if not structures:
+        raise OptionError("no structures", remedy="give at least one frame")
     sizes = np.array([s.position.shape[0] for s in structures])
     fns = neighbor_list(cutoff)
     out = []
     for group in _groups(sizes, num_batches):
         size = sizes[group].max()
         padded = [pad(structures[i], size) for i in group]
-        lists = [fns.allocate(s) for s in padded]
+        lists = []
+        for number, structure in zip(group, padded, strict=True):
+            try:
+                lists.append(fns.allocate(structure))
+            except InputError as error:
+                raise error.at(frame=int(number)) from None
         capacity = max(n.index.shape[1] for n in lists)
         images = image_grid(np.max([n.images.max(axis=0) for n in lists], axis=0))
         lists = [_widen(n, capacity)._replace(images=images) for n in lists]
@@ -84,9 +93,9 @@ def _groups(sizes: np.ndarray, num_groups: int) -> list[np.ndarray]:
 
 def _widen(neighbors: NeighborList, capacity: int) -> NeighborList:
     """The same list with more padded slots."""
-    extra = capacity - neighbors.index.shape[1]
+    extra = int(capacity - neighbors.index.shape[1])
     return neighbors._replace(
-        index=np.pad(neighbors.index, ((0, 0), (0, extra))),
-        shift=np.pad(neighbors.shift, ((0, 0), (0, extra), (0, 0))),
-        mask=np.pad(neighbors.mask, ((0, 0), (0, extra))),
+        index=append_zeros(neighbors.index, extra, axis=1),
+        shift=append_zeros(neighbors.shift, extra, axis=1),
+        mask=append_zeros(neighbors.mask, extra, axis=1),
     )

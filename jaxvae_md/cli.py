@@ -7,7 +7,7 @@ import sys
 import traceback
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -22,7 +22,7 @@ app = typer.Typer(
     "learns from it.",
 )
 
-_QUICK = {
+_QUICK: dict[str, Any] = {
     "num_generated": 4,
     "vae_epochs": 30,
     "lj_steps": 200,
@@ -57,7 +57,9 @@ def learn(
     resume: Annotated[
         Path | None, typer.Option(help="Continue the run in this folder instead.")
     ] = None,
-    quick: Annotated[bool, typer.Option("--quick", help="A small run, to see what it makes.")] = False,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="A small run, to see what it makes.")
+    ] = False,
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
@@ -130,7 +132,7 @@ def _learn(
     quick: bool,
     quiet: bool,
 ) -> None:
-    from jaxvae_md.io import read_frames, relocated
+    from jaxvae_md.io import read_frames
     from jaxvae_md.run import check_free
 
     if resume is not None:
@@ -162,7 +164,7 @@ def _learn(
         config = Config(seed=seed, labeller=name, **(_QUICK if quick else {}))
         final = new_run(frames, config, out, reference, progress=not quiet)
     except InputError as error:
-        raise relocated(error, file=data or "the embedded set") from error
+        raise error.at(file=data or "the embedded set") from error
     _finish(final, out, name)
 
 
@@ -198,7 +200,7 @@ def _finish(final: dict, out: Path, labeller: str | None) -> None:
 
 
 def _coverage(train: Path, new: Path, out: Path | None, quiet: bool) -> None:
-    from jaxvae_md.io import read_frames, relocated, write_frames, write_text
+    from jaxvae_md.io import read_frames, write_frames, write_text
     from jaxvae_md.run import check_free
 
     out = out or Path(f"coverage-of-{new.name.split('.')[0]}")
@@ -212,7 +214,7 @@ def _coverage(train: Path, new: Path, out: Path | None, quiet: bool) -> None:
     try:
         result = assess(training, frames, progress=not quiet)
     except InputError as error:
-        raise relocated(error, file=new if error.frame is not None else train) from error
+        raise error.at(file=new if error.frame is not None else train) from error
     out.mkdir(parents=True, exist_ok=True)
     write_frames(out / "coverage.extxyz", annotated(frames, result))
     coverage_figures(result, out)

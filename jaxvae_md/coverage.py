@@ -25,9 +25,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Bool, Float, Int
 
 from jaxvae_md import cutoffs
+from jaxvae_md._typing import Array
 from jaxvae_md.batching import batches
 from jaxvae_md.descriptors.chebyshev import Chebyshev
 from jaxvae_md.descriptors.standardize import Standardizer
@@ -83,7 +84,9 @@ def pool(
     vector = displacements(structure, neighbors)
     weight = cutoffs.cosine(jnp.sqrt(jnp.sum(vector**2, axis=-1)), radius)
     total = 1 + jnp.sum(weight, axis=-1, keepdims=True)
-    average = lambda values: (values + jnp.einsum("nk,nkf->nf", weight, values[neighbors.index])) / total
+    average = lambda values: (
+        (values + jnp.einsum("nk,nkf->nf", weight, values[neighbors.index])) / total
+    )
     mean = average(x)
     # shifted, so that the difference of squares does not cancel
     centre = jnp.mean(x, axis=0)
@@ -131,7 +134,7 @@ def _surroundings(descriptor: Chebyshev, radii: tuple[float, ...]):
 
 def fit(
     training: Sequence[Float[np.ndarray, "n radii d"]],
-    kinds: Sequence[int],
+    kinds: Sequence[int] | np.ndarray,
     false_alarm: float = 0.02,
     seed: int = 0,
 ) -> CoverageModel:

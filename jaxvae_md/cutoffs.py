@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Float
+
+from jaxvae_md._typing import Array
 
 
-def cosine(distance: Float[Array, "..."], cutoff: float) -> Float[Array, "..."]:
+def cosine(distance: Float[Array, ...], cutoff: float) -> Float[Array, ...]:
     """Cosine cutoff: (cos(pi r / Rc) + 1) / 2 within the cutoff, 0 beyond.
 
     **Arguments:** distances and cutoff, both in angstrom. **Returns:** dimensionless.

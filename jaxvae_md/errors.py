@@ -62,7 +62,8 @@ class InputError(JaxvaeError, ValueError):
         atom: int | None = None,
         remedy: str | None = None,
     ) -> None:
-        self.file, self.frame, self.atom, self.remedy = file, frame, atom, remedy
+        self.message, self.remedy = message, remedy
+        self.file, self.frame, self.atom = file, frame, atom
         where = [
             f"{name} {value}"
             for name, value in (("file", file), ("frame", frame), ("atom", atom))
@@ -70,6 +71,16 @@ class InputError(JaxvaeError, ValueError):
         ]
         text = f"{', '.join(where)}: {message}" if where else message
         super().__init__(f"{text}\n  remedy: {remedy}" if remedy else text)
+
+    def at(self, *, file: Any = None, frame: int | None = None) -> InputError:
+        """The same error with more said about where it is; what it knew itself stays."""
+        return type(self)(
+            self.message,
+            file=file if self.file is None else self.file,
+            frame=frame if self.frame is None else self.frame,
+            atom=self.atom,
+            remedy=self.remedy,
+        )
 
 
 class FileError(InputError):
@@ -109,4 +120,5 @@ def check(error: Any, what: str = "result") -> None:
     bits = int(np.bitwise_or.reduce(np.asarray(error, dtype=np.int64), axis=None))
     if bits:
         reasons = "; ".join(text for bit, text in _MEANING.items() if bits & bit)
+        reasons = reasons or f"unknown error bits {bits}"
         raise RunError(f"{what}: {reasons}")

@@ -11,10 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax import lax
-from jaxtyping import Array, Float
+from jaxtyping import Float
 from tqdm import tqdm
 
-from jaxvae_md._typing import Params
+from jaxvae_md._typing import Array, Params
 from jaxvae_md.batching import Batch
 from jaxvae_md.errors import RunError
 from jaxvae_md.neighbors import NeighborList
@@ -46,7 +46,7 @@ def prepare(
     potential: Potential,
     data: Sequence[Batch],
     energy: Float[np.ndarray, " frames"],
-    forces: Sequence[Float[np.ndarray, "n 3"]],
+    forces: Sequence[Float[Array, "n 3"]],
 ) -> list[Labelled]:
     """Does the work that no parameter enters, once for each frame.
 
@@ -101,7 +101,9 @@ def force_matching(
     counts = [len(part.energy) for part in data]
     updates_per_epoch = max(1, round(sum(counts) / batch_size))
     shares = [max(1, round(count / updates_per_epoch)) for count in counts]
-    weights = [c / (updates_per_epoch * s) / batch_size for c, s in zip(counts, shares, strict=True)]
+    weights = [
+        c / (updates_per_epoch * s) / batch_size for c, s in zip(counts, shares, strict=True)
+    ]
     scales = _label_scales(data)
     num_epochs = max(1, round(num_steps / updates_per_epoch))
     schedule = optax.warmup_cosine_decay_schedule(

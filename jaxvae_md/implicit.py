@@ -15,15 +15,16 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 from jax.scipy.sparse.linalg import cg
-from jaxtyping import Array, Float, Int
+from jaxtyping import Float, Int
 
 from jaxvae_md import errors
+from jaxvae_md._typing import Array
 
 
 class Minimum(NamedTuple):
     """Where a minimisation ended."""
 
-    x: Float[Array, "..."]
+    x: Float[Array, ...]
     gradient_norm: Float[Array, ""]
     """largest absolute component of the gradient"""
     num_steps: Int[Array, ""]
@@ -33,7 +34,7 @@ class Minimum(NamedTuple):
 
 def minimize(
     objective: Callable[[Array, Any], Float[Array, ""]],
-    start: Float[Array, "..."],
+    start: Float[Array, ...],
     args: Any,
     *,
     tolerance: float = 1e-8,
@@ -60,9 +61,11 @@ def minimize(
     ```
     """
     # values that the objective closes over become arguments, so that they are differentiated too
-    pure, closed_over = jax.closure_convert(objective, start, args)
+    converted: Any = jax.closure_convert(objective, start, args)
+    pure, closed_over = converted
     options = (pure, tolerance, max_steps, damping)
-    x, num_steps = _argmin(options, lax.stop_gradient(start), args, closed_over)
+    found: Any = _argmin(options, lax.stop_gradient(start), args, closed_over)
+    x, num_steps = found
     gradient_fn = jax.grad(objective)
     fixed_x, fixed_args = lax.stop_gradient((x, args))
     gradient = gradient_fn(fixed_x, fixed_args)
@@ -86,8 +89,8 @@ def _argmin(options, start, args, closed_over):
 
 
 def _argmin_forward(options, start, args, closed_over):
-    x, num_steps = _argmin(options, start, args, closed_over)
-    return (x, num_steps), (x, args, closed_over)
+    found: Any = _argmin(options, start, args, closed_over)
+    return found, (found[0], args, closed_over)
 
 
 def _argmin_backward(options, residuals, cotangents):
@@ -105,7 +108,7 @@ _argmin.defvjp(_argmin_forward, _argmin_backward)
 
 
 def extreme_eigenvalues(
-    matvec: Callable[[Array], Array], like: Float[Array, "..."], num_steps: int = 48
+    matvec: Callable[[Array], Array], like: Float[Array, ...], num_steps: int = 48
 ) -> tuple[Float[Array, ""], Float[Array, ""]]:
     """Estimates of the smallest and largest eigenvalue of a symmetric operator, by Lanczos.
 

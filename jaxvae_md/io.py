@@ -39,7 +39,7 @@ def read_frames(path: str | Path, labelled: bool = True) -> list[Atoms]:
         try:
             check_frame(atoms, labelled)
         except InputError as error:
-            raise relocated(error, file=path, frame=number) from None
+            raise error.at(file=path, frame=number) from None
     return frames
 
 
@@ -75,15 +75,6 @@ def check_frame(atoms: Atoms, labelled: bool = True) -> None:
         )
     if labelled:
         _check_labels(atoms)
-
-
-def relocated(error: InputError, **where: Any) -> InputError:
-    """The same error with more said about where it is."""
-    message, _, remedy = str(error).partition("\n  remedy: ")
-    if error.atom is not None:
-        message = message.removeprefix(f"atom {error.atom}: ")
-        where["atom"] = error.atom
-    return type(error)(message, remedy=remedy or None, **where)
 
 
 def write_frames(path: str | Path, frames: Sequence[Atoms]) -> None:

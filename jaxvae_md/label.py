@@ -68,17 +68,15 @@ def get_labeller(name: str) -> Labeller | None:
     if here not in sys.path:
         sys.path.insert(0, here)
     try:
-        found = getattr(importlib.import_module(module), function)
+        labeller: Labeller = getattr(importlib.import_module(module), function)
     except (ImportError, AttributeError) as error:
         raise OptionError(f"labeller {name!r} cannot be imported: {error}", remedy=remedy) from None
-    if not callable(found):
+    if not callable(labeller):
         raise OptionError(f"labeller {name!r} is not a function", remedy=remedy)
-    return found
+    return labeller
 
 
-def label(
-    frames: Sequence[Atoms], labeller: Labeller, progress: bool = False
-) -> list[Atoms]:
+def label(frames: Sequence[Atoms], labeller: Labeller, progress: bool = False) -> list[Atoms]:
     """Copies of the frames with the reference's energy and forces attached.
 
     **Raises:** `LabelError` when the labeller raises or returns the wrong shape or NaN.

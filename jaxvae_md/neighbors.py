@@ -13,8 +13,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Bool, Float, Int
 
+from jaxvae_md._typing import Array
 from jaxvae_md.errors import GeometryError
 from jaxvae_md.structure import Structure
 
@@ -80,7 +81,7 @@ def neighbor_species(
     return jnp.asarray(structure.species)[index if atoms is None else index[atoms]]
 
 
-def perpendicular_widths(cell: Float[Array, "3 3"]) -> Float[Array, "3"]:
+def perpendicular_widths(cell: Float[Array, "3 3"]) -> Float[Array, 3]:
     """Distances (angstrom) between the cell's opposite faces."""
     return 1 / jnp.linalg.norm(jnp.linalg.inv(cell), axis=0)
 
@@ -90,8 +91,8 @@ def neighbor_list(cutoff: float, skin: float = 0.0) -> NeighborFns:
 
     `allocate(structure, extra=1.0)` runs on the host and decides the capacity (the largest count
     times `extra`); `update(structure, neighbors)` builds the list again for new positions in the
-    same shapes and sets `overflow` when they do not suffice; `needs_update` tells when an atom
-    moved more than half the skin.
+    same shapes and sets `overflow` when they do not suffice; `is_stale` tells when an atom moved
+    more than half the skin.
 
     ```python
     fns = neighbor_list(cutoff=6.0, skin=0.5)
@@ -122,10 +123,13 @@ def neighbor_list(cutoff: float, skin: float = 0.0) -> NeighborFns:
         )
 
     def update(structure: Structure, neighbors: NeighborList) -> NeighborList:
+        structure, neighbors = jax.tree.map(jnp.asarray, (structure, neighbors))
         structure = lax.stop_gradient(structure)
         position, cell, pbc = structure.position, structure.cell, structure.pbc
         num, capacity = neighbors.index.shape
         images = neighbors.images
+        # a batch shares its images; a direction that is not periodic has none
+        allowed = jnp.all((images == 0) | pbc, axis=-1)
         # pairs are searched between atoms wrapped into the cell; the shift undoes the wrapping
         wrap = jnp.where(pbc, jnp.floor(position @ jnp.linalg.inv(cell)), 0).astype(jnp.int32)
         wrapped = position - wrap @ cell
@@ -134,7 +138,8 @@ def neighbor_list(cutoff: float, skin: float = 0.0) -> NeighborFns:
 
         def row(i):
             vector = wrapped[:, None] + offset - wrapped[i]
-            near = jnp.sum(vector**2, axis=-1) < radius**2
+            # not a number counts as near, so that it shows in whatever uses the list
+            near = ~(jnp.sum(vector**2, axis=-1) >= radius**2) & allowed
             near &= ~(itself & (jnp.arange(num) == i)[:, None])
             near &= structure.mask[:, None] & structure.mask[i]
             near = near.reshape(-1)
@@ -167,7 +172,9 @@ def is_stale(structure: Structure, neighbors: NeighborList, skin: float) -> Bool
     """
     moved = jnp.sum((structure.position - neighbors.reference_position) ** 2, axis=-1)
     strained = jnp.any(structure.cell != neighbors.reference_cell)
-    return (jnp.max(jnp.where(structure.mask, moved, 0)) > (0.5 * skin) ** 2) | strained
+    # written so that a position that is not a number counts as moved
+    within = jnp.max(jnp.where(structure.mask, moved, 0)) <= (0.5 * skin) ** 2
+    return ~within | strained
 
 
 def host_pairs(structure: Structure, radius: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -185,13 +192,15 @@ def host_pairs(structure: Structure, radius: float) -> tuple[np.ndarray, np.ndar
     position = np.asarray(structure.position, np.float64)[real]
     cell, pbc = np.asarray(structure.cell, np.float64), np.asarray(structure.pbc)
     if not np.isfinite(position).all():
-        atom = int(np.nonzero(~np.isfinite(position).all(axis=-1))[0][0])
+        atom = int(np.nonzero(real)[0][np.argmin(np.isfinite(position).all(axis=-1))])
         raise GeometryError("the position is not finite", atom=atom, remedy="repair the frame")
     if not np.isfinite(cell).all() or abs(np.linalg.det(cell)) < 1e-6:
         raise GeometryError(
             f"the cell is singular (volume {np.linalg.det(cell):.3g} cubic angstrom)",
             remedy="give three independent lattice vectors, or switch pbc off",
         )
+    if radius <= 0:
+        return np.zeros(0, int), np.zeros(0, int), np.zeros((0, 3), np.int32)
     i, j, shift = Vesin(cutoff=radius, full_list=True).compute(position, cell, pbc, "ijS")
     order = np.lexsort((j, i))
     atoms = np.nonzero(real)[0]

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Float
 
+from jaxvae_md._typing import Array
 from jaxvae_md.neighbors import NeighborList, displacements
 from jaxvae_md.structure import Structure
 

@@ -1,23 +1,23 @@
 """A run of the closed loop in a folder: stages, checkpoints, metrics, report.
 
-    DIR/config.yaml        the resolved options
-    DIR/metrics.jsonl      one line a stage; the last has stage "final"
-    DIR/checkpoints/       the state after the last two stages
-    DIR/generated.extxyz   accepted structures, labelled where a labeller was given
-    DIR/to_label.extxyz    the same to be labelled, without a labeller
-    DIR/report.html        everything to look at; the figures also as PNG in DIR/figures
+DIR/config.yaml        the resolved options
+DIR/metrics.jsonl      one line a stage; the last has stage "final"
+DIR/checkpoints/       the state after the last two stages
+DIR/generated.extxyz   accepted structures, labelled where a labeller was given
+DIR/to_label.extxyz    the same to be labelled, without a labeller
+DIR/report.html        everything to look at; the figures also as PNG in DIR/figures
 """
 
 from __future__ import annotations
 
 import json
+import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import yaml
 
 from jaxvae_md import io
@@ -54,7 +54,10 @@ def check_free(out: Path) -> None:
 
 
 def new_run(
-    frames: Sequence[Atoms], config: Config, out: str | Path, labeller: Labeller | None,
+    frames: Sequence[Atoms],
+    config: Config,
+    out: str | Path,
+    labeller: Labeller | None,
     progress: bool = False,
 ) -> dict[str, Any]:
     """Runs one round of the loop in a new folder; returns the final metrics.
@@ -97,15 +100,12 @@ def load_config(out: str | Path) -> Config:
     path = Path(out) / CONFIG
     remedy = "give the folder of a run of jaxvae-md learn"
     try:
-        values = yaml.safe_load(path.read_text())
+        values: dict[str, Any] = yaml.safe_load(path.read_text())
         known = {field.name for field in fields(Config)}
-        return Config(
-            **{
-                name: tuple(value) if isinstance(value, list) else value
-                for name, value in values.items()
-                if name in known
-            }
-        )
+        plain: dict[str, Any] = {
+            k: tuple(v) if isinstance(v, list) else v for k, v in values.items() if k in known
+        }
+        return Config(**plain)
     except (OSError, yaml.YAMLError, AttributeError, TypeError) as error:
         raise FileError(f"no readable options ({error})", file=path, remedy=remedy) from None
 
@@ -119,29 +119,27 @@ def _continue(
     progress: bool,
 ) -> dict[str, Any]:
     names = list(stages(labeller))
-    done = len(records)
-    began = time.perf_counter()
+    if len(records) == len(names):
+        return records[-1]
     before = sum(record["seconds"] for record in records)
-    if done < len(names):
-        for name, state, info in steps(state, config, labeller, progress, first=names[done]):
-            seconds = time.perf_counter() - began + before
-            if name == "final":
-                _write_structures(state, config, out, labeller)
-                write_summary(state, config, records, out)
-                seconds = time.perf_counter() - began + before
-            else:
-                seconds -= sum(record["seconds"] for record in records)
-            io.save_checkpoint(out / CHECKPOINTS / f"{names.index(name):02d}_{name}", to_tree(state))
-            records.append({"stage": name, **info, "seconds": round(seconds, 2)})
-            text = "".join(json.dumps(record) + "\n" for record in records)
-            io.write_text(out / METRICS, text)
-            _remove_old_checkpoints(out)
+    began = lap = time.perf_counter()
+    remaining = steps(state, config, labeller, progress, first=names[len(records)])
+    for name, after, info in remaining:
+        if name == "final":
+            _write_structures(after, config, out, labeller)
+            write_summary(after, config, records, out)
+        io.save_checkpoint(out / CHECKPOINTS / f"{names.index(name):02d}_{name}", to_tree(after))
+        now = time.perf_counter()
+        # the last line has the time of the whole run, the others their stage's
+        seconds = now - began + before if name == "final" else now - lap
+        lap = now
+        records.append({"stage": name, **info, "seconds": round(seconds, 2)})
+        io.write_text(out / METRICS, "".join(json.dumps(record) + "\n" for record in records))
+        _remove_old_checkpoints(out)
     return records[-1]
 
 
-def _write_structures(
-    state: State, config: Config, out: Path, labeller: Labeller | None
-) -> None:
+def _write_structures(state: State, config: Config, out: Path, labeller: Labeller | None) -> None:
     frames = accepted_frames(state, config)
     if state.labels is not None:
         frames = labelled_frames(state.labels, frames)
@@ -161,7 +159,5 @@ def _last_checkpoint(out: Path) -> tuple[str, State]:
 
 
 def _remove_old_checkpoints(out: Path) -> None:
-    import shutil
-
     for folder in sorted((out / CHECKPOINTS).glob("[0-9][0-9]_*"))[:-_KEPT_CHECKPOINTS]:
         shutil.rmtree(folder)

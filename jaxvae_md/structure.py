@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import jax
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Bool, Float, Int
 
+from jaxvae_md._typing import Array
 from jaxvae_md.errors import SpeciesError
 
 if TYPE_CHECKING:
@@ -46,6 +47,17 @@ def species_table(frames: Sequence[Atoms]) -> tuple[str, ...]:
     return tuple(chemical_symbols[z] for z in numbers)
 
 
+def checked_species(species: Sequence[str]) -> tuple[str, ...]:
+    """A species table as a tuple. **Raises:** `SpeciesError` when it cannot be one."""
+    table = () if isinstance(species, str) else tuple(str(symbol) for symbol in species)
+    if not table or len(set(table)) != len(table):
+        raise SpeciesError(
+            f"{species!r} is not a species table",
+            remedy='give a tuple of different chemical symbols, ("Si",) say',
+        )
+    return table
+
+
 def from_atoms(atoms: Atoms, species: tuple[str, ...], dtype=np.float64) -> Structure:
     """ASE Atoms to a Structure of numpy arrays.
 
@@ -68,7 +80,7 @@ def from_atoms(atoms: Atoms, species: tuple[str, ...], dtype=np.float64) -> Stru
                 remedy="use a model that was trained with this element",
             )
     return Structure(
-        position=np.asarray(atoms.positions, dtype),
+        position=np.array(atoms.positions, dtype),
         cell=np.asarray(complete_cell(atoms.cell.array), dtype),
         pbc=np.asarray(atoms.pbc, bool),
         species=np.array([known[symbol] for symbol in symbols], np.int32),
@@ -101,14 +113,22 @@ def pad(structure: Structure, num_atoms: int) -> Structure:
     pad(structure, 64).mask.sum()  # still the number of real atoms
     ```
     """
-    extra = num_atoms - structure.position.shape[-2]
+    extra = int(num_atoms - structure.position.shape[-2])
     if extra < 0:
         raise ValueError(f"{structure.position.shape[-2]} atoms do not fit into {num_atoms}")
     return structure._replace(
-        position=np.pad(structure.position, ((0, extra), (0, 0))),
-        species=np.pad(structure.species, (0, extra)),
-        mask=np.pad(structure.mask, (0, extra)),
+        position=append_zeros(structure.position, extra, axis=0),
+        species=append_zeros(structure.species, extra, axis=0),
+        mask=append_zeros(structure.mask, extra, axis=0),
     )
+
+
+def append_zeros(array: Array, num: int, axis: int) -> np.ndarray:
+    """The array with `num` zeros (False) more along an axis."""
+    array = np.asarray(array)
+    shape = list(array.shape)
+    shape[axis] = num
+    return np.concatenate([array, np.zeros(shape, array.dtype)], axis=axis)
 
 
 def stack(structures: Sequence[Structure]) -> Structure:

@@ -14,7 +14,6 @@ from matplotlib.figure import Figure
 from jaxvae_md import coverage, plot
 from jaxvae_md._typing import Params
 from jaxvae_md.assess import Assessment
-from jaxvae_md.fit import Prediction
 from jaxvae_md.learn import Config, State
 from jaxvae_md.learn.evaluate import LabelErrors, error_table
 from jaxvae_md.learn.gaps import rejection, surroundings_of
@@ -39,18 +38,9 @@ def write_summary(
     state: State, config: Config, records: Sequence[dict[str, Any]], out: Path
 ) -> None:
     """Writes every figure as PNG and the report; the state must have passed all stages."""
-    predicted = predictions(state, config)
-    rows = error_table(state, config, predicted)
+    rows = error_table(state, config, predictions(state, config))
     info = {record["stage"]: record for record in records}
-    figures = {
-        "reconstruction": _reconstruction(state, config),
-        "latent_map": _latent_map(state, config),
-        "parity": _parity(state, config, predicted),
-        "pair_potential": _pair_potential(state, config),
-        "md_side_by_side": _side_by_side(state, config),
-        "rdf": _rdf(state),
-        "training": _training(state),
-    }
+    figures = run_figures(state, config)
     folder = out / "figures"
     folder.mkdir(exist_ok=True)
     for name, figure in figures.items():
@@ -64,11 +54,30 @@ def write_summary(
     )
 
 
+def run_figures(state: State, config: Config) -> dict[str, Figure]:
+    """Every figure of a finished round, by name.
+
+    ```python
+    run_figures(state, config)["latent_map"].savefig("map.png")
+    ```
+    """
+    return {
+        "reconstruction": _reconstruction(state, config),
+        "latent_map": _latent_map(state, config),
+        "parity": _parity(state, config),
+        "pair_potential": _pair_potential(state, config),
+        "md_side_by_side": _side_by_side(state, config),
+        "rdf": _rdf(state),
+        "training": _training(state),
+    }
+
+
 def coverage_figures(result: Assessment, out: Path) -> None:
     """The two pictures of an assessment: the map of environments, and the scores by frame."""
     threshold = result.threshold
     scores = np.concatenate(result.score)
-    figure = plot.coverage_map(result.map_training, result.map_new, scores, threshold)
+    axes = ("principal component 1", "principal component 2")
+    figure = plot.coverage_map(result.map_training, result.map_new, scores, threshold, axes)
     save_figure(figure, out / "coverage.png")
     save_figure(plot.coverage_by_frame(result.score, threshold), out / "coverage_by_frame.png")
 
@@ -230,47 +239,49 @@ def _latent_map(state: State, config: Config) -> Figure:
     position[state.train] = np.arange(len(state.train))
     own = np.repeat(position, counts(state))
     scores = np.asarray(coverage.score(state.coverage, jnp.asarray(y), jnp.asarray(own)))
-    labels = np.repeat(np.array(config.labels)[state.data.kind], counts(state))
+    labels = np.repeat(np.array(config.labels)[state.data.kind], counts(state)).tolist()
     stars = None
     if state.generated is not None and state.targets is not None and state.generated.accepted.any():
         stars = plane(state.targets.z[state.generated.accepted.astype(bool)])
     return plot.latent_map(
-        plane(codes), labels, scores, float(state.coverage.threshold), stars,
-        ("latent component 1", "latent component 2"), config.labels,
+        plane(codes),
+        labels,
+        scores,
+        float(state.coverage.threshold),
+        stars,
+        ("latent component 1", "latent component 2"),
+        config.labels,
     )
 
 
-def _parity(state: State, config: Config, predicted: dict[str, Prediction]) -> Figure:
+def _parity(state: State, config: Config) -> Figure:
     size = counts(state)[state.test]
     mask = np.asarray(state.data.structure.mask)
-    per_atom = {
-        _MODELS[name]: p.energy[state.test] / size
-        for name, p in predicted.items()
+    shown = {
+        _MODELS[name]: predicted
+        for name, predicted in predictions(state, config).items()
         if name != "learned"
     }
-    forces = {
-        _MODELS[name]: np.concatenate([p.forces[i] for i in state.test])
-        for name, p in predicted.items()
-        if name != "learned"
-    }
+    forces_of = lambda forces: np.concatenate([forces[i] for i in state.test])
     return plot.parity(
         state.data.energy[state.test] / size,
-        per_atom,
+        {name: predicted.energy[state.test] / size for name, predicted in shown.items()},
         np.concatenate([state.data.forces[i][mask[i]] for i in state.test]),
-        forces,
-        np.array(config.labels)[state.data.kind[state.test]],
+        {name: forces_of(predicted.forces) for name, predicted in shown.items()},
+        np.array(config.labels)[state.data.kind[state.test]].tolist(),
         config.labels,
     )
 
 
 def _pair_potential(state: State, config: Config) -> Figure:
-    assert config.cutoff is not None and config.nearest_distance is not None
-    r = np.linspace(0.7 * config.nearest_distance, config.cutoff, 400)
+    cutoff = config.cutoff
+    assert cutoff is not None and config.nearest_distance is not None
+    r = np.linspace(0.7 * config.nearest_distance, cutoff, 400)
     pairs = list(combinations_with_replacement(range(len(config.species)), 2))
 
     def phi(params: Params) -> np.ndarray:
         sigma, epsilon = (np.asarray(params["core"][name]) for name in ("sigma", "epsilon"))
-        curves = [pair_energy(r, sigma[a, b], epsilon[a, b], config.cutoff) for a, b in pairs]
+        curves = [pair_energy(r, sigma[a, b], epsilon[a, b], cutoff) for a, b in pairs]
         return np.asarray(curves)
 
     names = [f"{config.species[a]}-{config.species[b]}" for a, b in pairs]

@@ -82,9 +82,7 @@ def _sample(
         yield _labelled(atoms, label, kelvin)
 
 
-def _simulate(
-    start: Atoms, kelvin: float, num_steps: int, rng: np.random.Generator
-) -> list[Atoms]:
+def _simulate(start: Atoms, kelvin: float, num_steps: int, rng: np.random.Generator) -> list[Atoms]:
     potential = stillinger_weber()
     simulator = nvt_langevin(potential, TIME_STEP, kelvin, friction=0.02)
     key = jax.random.key(int(rng.integers(2**31)))

@@ -21,7 +21,7 @@ def silicon() -> list[Atoms]:
     frames[0].get_potential_energy(), frames[0].info["label"]
     ```
     """
-    from ase.io import read
+    from ase.io import iread
 
     with as_file(files("jaxvae_md.datasets") / "silicon.extxyz.gz") as path:
-        return list(read(path, ":", format="extxyz"))
+        return list(iread(path, format="extxyz"))

@@ -29,14 +29,15 @@ from math import factorial, sqrt
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Float, Int
 from numpy.polynomial import chebyshev as chebyshev_series
 from numpy.polynomial import legendre as legendre_series
 
 from jaxvae_md import cutoffs
+from jaxvae_md._typing import Array
 from jaxvae_md.errors import OptionError
-from jaxvae_md.neighbors import NeighborList, displacements, neighbor_species
-from jaxvae_md.structure import Structure
+from jaxvae_md.neighbors import FAR, NeighborList, displacements, neighbor_species
+from jaxvae_md.structure import Structure, checked_species
 
 
 @dataclass(frozen=True)
@@ -144,8 +145,8 @@ def chebyshev(
     cell. In float64 it equals aenet to 1e-12 of a column's scale; in float32 to 1e-5 up to
     order 10.
 
-    **Raises:** `OptionError` for a cutoff that is not positive, a negative order or a wrong
-    number of weights.
+    **Raises:** `SpeciesError`; `OptionError` for a cutoff that is not positive, a negative order
+    or a wrong number of weights.
 
     ```python
     descriptor = chebyshev(("Si",), 6.0, 12, 6.0, 12)
@@ -153,15 +154,13 @@ def chebyshev(
     x = descriptor(structure, neighbors)  # [n, 26]
     ```
     """
-    species = tuple(species)
+    species = checked_species(species)
     for name, cutoff in (("radial_cutoff", radial_cutoff), ("angular_cutoff", angular_cutoff)):
-        if not cutoff > 0:
+        if not 0 < cutoff < FAR / 2:
             raise OptionError(f"{name} is {cutoff}", remedy="give a positive length in angstrom")
     for name, order in (("radial_order", radial_order), ("angular_order", angular_order)):
-        if order < 0:
+        if order < 0 or order != int(order):
             raise OptionError(f"{name} is {order}", remedy="give 0 or a positive integer")
-    if not species:
-        raise OptionError("the species table is empty", remedy="name at least one element")
     if weights is None:
         half = len(species) // 2
         integers = range(-half, half + 1)

@@ -38,9 +38,7 @@ def describe(
         try:
             structures.append(from_atoms(atoms, descriptor.species))
         except InputError as error:
-            raise type(error)(
-                str(error), frame=number
-            ) from None
+            raise error.at(frame=number) from None
     out: list[np.ndarray] = [np.empty(0)] * len(structures)
     bar = tqdm(total=len(structures), desc="describe", unit="frame", disable=not progress)
     for batch in batches(structures, descriptor.cutoff):
@@ -55,4 +53,6 @@ def describe(
 @lru_cache
 def _of_batch(descriptor: Chebyshev):
     """The descriptor of one batch: compiled once per descriptor and shape."""
-    return jax.jit(lambda structure, neighbors: lax.map(lambda a: descriptor(*a), (structure, neighbors)))
+    return jax.jit(
+        lambda structure, neighbors: lax.map(lambda a: descriptor(*a), (structure, neighbors))
+    )

@@ -6,7 +6,9 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Float
+
+from jaxvae_md._typing import Array
 
 
 class Standardizer(NamedTuple):

@@ -9,9 +9,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import Array, Float, Int
+from jaxtyping import Float, Int
 
-from jaxvae_md._typing import Params
+from jaxvae_md._typing import Array, Params
 from jaxvae_md.coverage import Novelty, novelty
 from jaxvae_md.vae.model import VAE
 

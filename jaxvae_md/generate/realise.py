@@ -6,9 +6,10 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Float, Int
 
 from jaxvae_md import errors
+from jaxvae_md._typing import Array
 from jaxvae_md.descriptors.chebyshev import Chebyshev
 from jaxvae_md.implicit import minimize
 from jaxvae_md.neighbors import NeighborList, displacements, is_stale, neighbor_species

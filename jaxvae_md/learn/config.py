@@ -73,7 +73,7 @@ def label_of(atoms: Atoms) -> str:
     return str(atoms.info.get("label", atoms.info.get("config_type", "all")))
 
 
-def resolve(config: Config, frames: Sequence[Atoms], train: Sequence[int]) -> Config:
+def resolve(config: Config, frames: Sequence[Atoms], train: Sequence[int] | np.ndarray) -> Config:
     """Fills in what the data decide: species, labels, cutoff, and the trial simulation.
 
     ```python
@@ -156,7 +156,7 @@ def _median_nearest(atoms: Atoms) -> float | None:
 
 
 def _trial(
-    frames: Sequence[Atoms], train: Sequence[int]
+    frames: Sequence[Atoms], train: Sequence[int] | np.ndarray
 ) -> tuple[int, tuple[int, ...], float]:
     """Start frame, reference frames and temperature of the trial simulation.
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Array
 
 from jaxvae_md import fit
+from jaxvae_md._typing import Array
 from jaxvae_md.learn.config import Config
 from jaxvae_md.learn.potential_fit import predictions
 from jaxvae_md.learn.represent import reconstruction

@@ -5,11 +5,10 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array
 from tqdm import tqdm
 
 from jaxvae_md import coverage, errors
-from jaxvae_md._typing import Labeller
+from jaxvae_md._typing import Array, Labeller
 from jaxvae_md.batching import batches
 from jaxvae_md.generate.decode import propose
 from jaxvae_md.generate.realise import Realised, realise
@@ -18,7 +17,6 @@ from jaxvae_md.learn import model
 from jaxvae_md.learn.config import Config
 from jaxvae_md.learn.represent import standardized
 from jaxvae_md.learn.state import (
-    Dataset,
     Generated,
     State,
     by_frame,
@@ -118,7 +116,9 @@ def accepted_frames(state: State, config: Config) -> list:
         return []
     out = []
     for i in np.nonzero(state.generated.accepted)[0]:
-        (atoms,) = frames_of(jax.tree.map(lambda a, i=i: a[i : i + 1], state.generated.structure), config.species)
+        (atoms,) = frames_of(
+            jax.tree.map(lambda a, i=i: a[i : i + 1], state.generated.structure), config.species
+        )
         atoms.wrap()
         atoms.info.update(
             label="generated",
@@ -190,7 +190,7 @@ def _accept(
     start: np.ndarray,
     center: np.ndarray,
 ) -> Generated:
-    """Measures every structure again; what is not sound or not novel is rejected with the reason."""
+    """Measures every structure again; what is not sound or not novel is rejected."""
     assert state.standardizer is not None
     potential = model.full_model(config, state.standardizer)
     chebyshev = model.descriptor(config)
@@ -199,7 +199,9 @@ def _accept(
     x_fn = jax.jit(lambda s, n, atom: chebyshev.at(s, n, atom[None])[0])
     structures = [result.structure for result in results]
     novelty = np.zeros(len(results))
-    bits = np.array([int(result.error) & ~errors.NOT_CONVERGED & ~errors.ILL_CONDITIONED for result in results])
+    bits = np.array(
+        [int(result.error) & ~errors.NOT_CONVERGED & ~errors.ILL_CONDITIONED for result in results]
+    )
     for batch in batches(structures, potential.cutoff):
         for row, number in enumerate(batch.frame):
             one = jax.tree.map(lambda leaf, row=row: leaf[row], (batch.structure, batch.neighbors))
@@ -240,5 +242,3 @@ def _shortest_pairs(state: State, config: Config) -> np.ndarray:
         pair = (structure.species[i], structure.species[j])
         np.minimum.at(shortest, pair, np.linalg.norm(vector, axis=1))
     return shortest
-
-

@@ -7,9 +7,8 @@ from typing import Any
 
 import jax
 import numpy as np
-from jaxtyping import Array
 
-from jaxvae_md._typing import Labeller
+from jaxvae_md._typing import Array, Labeller
 from jaxvae_md.learn.config import Config
 from jaxvae_md.learn.evaluate import evaluate
 from jaxvae_md.learn.gaps import generate, judge, label_generated
@@ -54,7 +53,11 @@ def stage_key(config: Config, state: State, name: str) -> Array:
 
 
 def steps(
-    state: State, config: Config, labeller: Labeller | None, progress: bool = False, first: str = "describe"
+    state: State,
+    config: Config,
+    labeller: Labeller | None,
+    progress: bool = False,
+    first: str = "describe",
 ) -> Iterator[tuple[str, State, dict[str, Any]]]:
     """Runs the stages of one round from `first` on, and yields after each: name, state, info.
 
@@ -82,6 +85,6 @@ def step(
     ```
     """
     info = {}
-    for name, state, measured in steps(state, config, labeller, progress):
-        info[name] = measured
+    for name, after, measured in steps(state, config, labeller, progress):
+        state, info[name] = after, measured
     return state, info

@@ -6,10 +6,9 @@ from collections.abc import Sequence
 
 import jax
 import numpy as np
-from jaxtyping import Array
 
 from jaxvae_md import fit
-from jaxvae_md._typing import Params
+from jaxvae_md._typing import Array, Params
 from jaxvae_md.learn import model
 from jaxvae_md.learn.config import Config
 from jaxvae_md.learn.state import Dataset, State, batched, counts, labels_of

@@ -7,8 +7,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array
 
+from jaxvae_md._typing import Array
 from jaxvae_md.descriptors import describe as describe_frames
 from jaxvae_md.descriptors import fit_standardizer
 from jaxvae_md.learn import model

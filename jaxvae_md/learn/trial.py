@@ -8,9 +8,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import Array, Float
+from jaxtyping import Float
 
 from jaxvae_md import coverage, fit, units
+from jaxvae_md._typing import Array
 from jaxvae_md.learn import model
 from jaxvae_md.learn.config import Config
 from jaxvae_md.learn.evaluate import force_mae
@@ -38,6 +39,10 @@ def simulate(state: State, config: Config, key: Array, progress: bool) -> tuple[
     and energy are compared with training frames of the same label and density.
     """
     assert state.standardizer is not None and config.trial_start is not None
+    assert config.temperature is not None
+    assert config.nearest_distance is not None
+    assert config.cutoff is not None
+    kelvin = config.temperature
     full = model.full_model(config, state.standardizer)
     begin = frame(state.data.structure, config.trial_start)
     simulated = lambda simulator, params, name: run(
@@ -47,7 +52,7 @@ def simulate(state: State, config: Config, key: Array, progress: bool) -> tuple[
         begin,
         key,
         config.md_steps,
-        initial_temperature=config.temperature,
+        initial_temperature=kelvin,
         record_every=RECORD_EVERY,
         progress=progress,
         label=name,
@@ -148,7 +153,8 @@ def _simulator(potential: Potential, config: Config) -> Simulator:
 def _window_loss(state: State, config: Config, potential: Potential):
     """Loss of a short window: squared RDF difference, and that of the mean energy over kT."""
     trial = state.trial
-    assert trial is not None and config.temperature is not None and config.trial_start is not None
+    assert trial is not None and config.temperature is not None
+    assert config.trial_start is not None and config.cutoff is not None
     begin = frame(state.data.structure, config.trial_start)
     simulator = _simulator(potential, config)
     num = len(trial.learned.position)
@@ -186,7 +192,7 @@ def _window_loss(state: State, config: Config, potential: Potential):
 
 
 def _mean_rdf(
-    begin: Structure, positions: Float[np.ndarray, "t n 3"] | None, r: Float[np.ndarray, " bins"]
+    begin: Structure, positions: Float[Array, "t n 3"] | None, r: Float[np.ndarray, " bins"]
 ) -> Float[np.ndarray, " bins"]:
     """RDF of one structure, or the mean over a trajectory that starts near it."""
     fns = neighbor_list(float(r[-1]) + 3 * _RDF_WIDTH)
@@ -222,11 +228,10 @@ def _share_outside(state: State, config: Config, begin: Structure, trajectory: T
     return float(np.mean(np.asarray(scores) > float(state.coverage.threshold)))
 
 
-def _equilibrated(trajectory: Trajectory) -> np.ndarray:
+def _equilibrated(trajectory: Trajectory) -> Array:
     return _tail(trajectory.position)
 
 
-def _tail(values: np.ndarray) -> np.ndarray:
+def _tail(values: Array) -> Array:
     """All but the first quarter."""
     return values[len(values) // 4 :]
-

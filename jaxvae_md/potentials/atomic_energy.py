@@ -6,22 +6,28 @@ from collections.abc import Sequence
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Float, Int
 
+from jaxvae_md._typing import Array
+from jaxvae_md.errors import OptionError
 from jaxvae_md.potentials.potential import Potential, potential, sum_over_atoms
+from jaxvae_md.structure import checked_species
 
 
-def atomic_energy(
-    species: Sequence[str], energies: Float[Array, " s"] | None = None
-) -> Potential:
+def atomic_energy(species: Sequence[str], energies: Float[Array, " s"] | None = None) -> Potential:
     """One energy (eV) per species, parameters {"energy": [s]}; no forces.
 
     ```python
     reference = atomic_energy(("Si",), [-5.4])
     ```
     """
-    species = tuple(species)
+    species = checked_species(species)
     start = np.zeros(len(species)) if energies is None else np.asarray(energies, float)
+    if start.shape != (len(species),):
+        raise OptionError(
+            f"energies of shape {start.shape} for {len(species)} species",
+            remedy="give one energy for each species",
+        )
 
     def init(key):
         del key
@@ -29,7 +35,7 @@ def atomic_energy(
 
     def energy(params, structure, neighbors):
         del neighbors
-        return sum_over_atoms(params["energy"][structure.species], structure)
+        return sum_over_atoms(jnp.asarray(params["energy"])[structure.species], structure)
 
     return potential(species, 0.0, init, energy)
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Bool, Float, Int
 
+from jaxvae_md._typing import Array
 from jaxvae_md.descriptors.chebyshev import Chebyshev
 from jaxvae_md.descriptors.standardize import Standardizer
 from jaxvae_md.potentials.potential import Potential, potential
@@ -31,7 +33,7 @@ class AtomicNetwork(nnx.Module):
 
     def __init__(self, num_features: int, hidden: Sequence[int], rngs: nnx.Rngs):
         widths = [num_features, *hidden]
-        layers = zip(widths[:-1], widths[1:], strict=True)
+        layers = pairwise(widths)
         self.hidden = nnx.Dict(
             {f"layer_{i}": nnx.Linear(*shape, rngs=rngs) for i, shape in enumerate(layers)}
         )
@@ -40,7 +42,8 @@ class AtomicNetwork(nnx.Module):
         self.linear = nnx.Linear(num_features, 1, use_bias=False, kernel_init=small, rngs=rngs)
 
     def __call__(self, x: Float[Array, "n f"]) -> Float[Array, " n"]:
-        h = x
+        """Standardised descriptors to energies (eV)."""
+        h = x = jnp.asarray(x)
         for layer in self.hidden.values():
             h = jax.nn.silu(layer(h))
         return (self.out(h) + self.linear(x))[..., 0]

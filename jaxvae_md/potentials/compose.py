@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import jax
 
+from jaxvae_md.errors import OptionError
 from jaxvae_md.potentials.potential import Potential
 
 
 def compose(**terms: Potential) -> Potential:
     """The sum of named potentials; parameters are a dict with the same names.
 
-    **Raises:** `ValueError` when the terms do not share one species table.
+    **Raises:** `OptionError` when the terms do not share one species table.
 
     ```python
     model = compose(core=lennard_jones(("Si",), 6.0), network=chebyshev_nn(descriptor, scale))
@@ -20,21 +21,26 @@ def compose(**terms: Potential) -> Potential:
     """
     tables = {term.species for term in terms.values()}
     if len(tables) != 1:
-        raise ValueError(f"terms with different species tables: {sorted(tables)}")
+        raise OptionError(
+            f"the terms have {len(tables)} species tables: {sorted(tables)}",
+            remedy="give at least one term, all with the same table",
+        )
 
     def init(key):
         keys = jax.random.split(key, len(terms))
         return {name: term.init(k) for (name, term), k in zip(terms.items(), keys, strict=True)}
 
     def energy(params, structure, neighbors):
-        return sum(t.energy(params[name], structure, neighbors) for name, t in terms.items())
+        parts = [t.energy(params[name], structure, neighbors) for name, t in terms.items()]
+        return sum(parts[1:], parts[0])
 
     def prepare(structure, neighbors):
         return {name: term.prepare(structure, neighbors) for name, term in terms.items()}
 
     def predict(params, features):
         parts = [term.predict(params[name], features[name]) for name, term in terms.items()]
-        return sum(e for e, _ in parts), sum(f for _, f in parts)
+        energies, forces = [e for e, _ in parts], [f for _, f in parts]
+        return sum(energies[1:], energies[0]), sum(forces[1:], forces[0])
 
     def project(params):
         return {name: term.project(params[name]) for name, term in terms.items()}

@@ -7,22 +7,24 @@ from typing import Literal
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Float
 
+from jaxvae_md._typing import Array
 from jaxvae_md.errors import OptionError
-from jaxvae_md.neighbors import displacements, neighbor_species
+from jaxvae_md.neighbors import FAR, displacements, neighbor_species
 from jaxvae_md.potentials.potential import Potential, potential, sum_over_atoms
+from jaxvae_md.structure import checked_species
 
 Scheme = Literal["cut", "shift", "force_shift"]
 
 
 def pair_energy(
-    r: Float[Array, "..."],
-    sigma: Float[Array, "..."],
-    epsilon: Float[Array, "..."],
+    r: Float[Array, ...],
+    sigma: Float[Array, ...],
+    epsilon: Float[Array, ...],
     cutoff: float,
     scheme: Scheme = "force_shift",
-) -> Float[Array, "..."]:
+) -> Float[Array, ...]:
     """Energy phi(r) of a pair (eV); zero from the cutoff on.
 
     | scheme | within the cutoff |
@@ -74,8 +76,8 @@ def lennard_jones(
     energy = argon.energy(params, structure, neighbors)
     ```
     """
-    species = tuple(species)
-    if not cutoff > 0:
+    species = checked_species(species)
+    if not 0 < cutoff < FAR / 2:
         raise OptionError(f"cutoff is {cutoff}", remedy="give a positive length in angstrom")
     if scheme not in ("cut", "shift", "force_shift"):
         raise OptionError(f"scheme is {scheme!r}", remedy="cut, shift or force_shift")
@@ -95,7 +97,8 @@ def lennard_jones(
         vector = displacements(structure, neighbors)
         r = jnp.sqrt(jnp.sum(vector**2, axis=-1))
         pair = (structure.species[:, None], neighbor_species(structure, neighbors))
-        symmetric = {name: 0.5 * (table + table.T)[pair] for name, table in params.items()}
+        tables = {name: jnp.asarray(table) for name, table in params.items()}
+        symmetric = {name: 0.5 * (table + table.T)[pair] for name, table in tables.items()}
         phi = pair_energy(r, symmetric["sigma"], symmetric["epsilon"], cutoff, scheme)
         return sum_over_atoms(0.5 * jnp.sum(phi, axis=-1), structure)
 

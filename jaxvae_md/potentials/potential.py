@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Float
 
-from jaxvae_md._typing import Params
+from jaxvae_md._typing import Array, Params
 from jaxvae_md.neighbors import NeighborList
 from jaxvae_md.structure import Structure
 
@@ -101,8 +101,6 @@ def stress(
     return jax.grad(of_strain)(zero) / jnp.abs(jnp.linalg.det(structure.cell))
 
 
-def sum_over_atoms(
-    energy: Float[Array, " n"], structure: Structure
-) -> Float[Array, ""]:
+def sum_over_atoms(energy: Float[Array, " n"], structure: Structure) -> Float[Array, ""]:
     """Sum of atomic energies without the padding atoms'."""
     return jnp.sum(jnp.where(structure.mask, energy, 0))

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Float
 
+from jaxvae_md._typing import Array
 from jaxvae_md.neighbors import displacements
 from jaxvae_md.potentials.potential import Potential, potential, sum_over_atoms
 
@@ -71,12 +72,12 @@ def stillinger_weber() -> Potential:
     return potential(("Si",), CUTOFF, init, energy)
 
 
-def _bounded(r: Float[Array, "..."]) -> Float[Array, "..."]:
+def _bounded(r: Float[Array, ...]) -> Float[Array, ...]:
     """r inside the cutoff, and a harmless constant outside."""
     return jnp.where(r < _REDUCED_CUTOFF, r, 1.0)
 
 
-def _tail(r: Float[Array, "..."], strength: float | Array) -> Float[Array, "..."]:
+def _tail(r: Float[Array, ...], strength: float | Array) -> Float[Array, ...]:
     """exp(strength / (r - a)) inside the cutoff, 0 outside; all derivatives vanish at a."""
     inside = r < _REDUCED_CUTOFF
     gap = jnp.where(inside, r - _REDUCED_CUTOFF, -1.0)

@@ -13,11 +13,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import Array, Float, Int
+from jaxtyping import Float, Int
 from tqdm import tqdm
 
 from jaxvae_md import errors, units
-from jaxvae_md._typing import Params
+from jaxvae_md._typing import Array, Params
 from jaxvae_md.neighbors import NeighborFns, NeighborList, is_stale, neighbor_list
 from jaxvae_md.potentials.potential import Potential
 from jaxvae_md.structure import Structure
@@ -286,6 +286,4 @@ def _jit_init(simulator: Simulator):
 
 @lru_cache(maxsize=32)
 def _jit_rollout(simulator: Simulator, num_steps: int, record_every: int):
-    return jax.jit(
-        partial(rollout, simulator, num_steps=num_steps, record_every=record_every)
-    )
+    return jax.jit(partial(rollout, simulator, num_steps=num_steps, record_every=record_every))

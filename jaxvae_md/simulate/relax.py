@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Bool, Float, Int
 
 from jaxvae_md import errors
-from jaxvae_md._typing import Params
+from jaxvae_md._typing import Array, Params
 from jaxvae_md.implicit import minimize
 from jaxvae_md.neighbors import NeighborList, is_stale
 from jaxvae_md.potentials.potential import Potential

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Float
+from jaxtyping import Float
 
-from jaxvae_md._typing import Params
+from jaxvae_md._typing import Array, Params
 
 
 class VAE(NamedTuple):
@@ -31,7 +32,7 @@ class _Network(nnx.Module):
 
     def __init__(self, num_in: int, hidden: Sequence[int], num_out: int, rngs: nnx.Rngs):
         widths = [num_in, *hidden]
-        layers = zip(widths[:-1], widths[1:], strict=True)
+        layers = pairwise(widths)
         self.hidden = nnx.Dict(
             {f"layer_{i}": nnx.Linear(*shape, rngs=rngs) for i, shape in enumerate(layers)}
         )
@@ -39,7 +40,7 @@ class _Network(nnx.Module):
         self.linear = nnx.Linear(num_in, num_out, use_bias=False, rngs=rngs)
 
     def __call__(self, x: Float[Array, "*b i"]) -> Float[Array, "*b o"]:
-        h = x
+        h = x = jnp.asarray(x)
         for layer in self.hidden.values():
             h = jax.nn.silu(layer(h))
         return self.out(h) + self.linear(x)
@@ -50,8 +51,10 @@ def vae(num_features: int, latent_dim: int = 8, hidden: Sequence[int] = (128, 12
 
     A learned noise scale lets every latent dimension stay active; a fixed scale of 1 makes some
     collapse, and a scale per column makes the decoder give up on the columns that are hardest to
-    reconstruct (silicon, latent 8: worst held-out R2 .48 instead of .89). **Source:** Kingma and Welling, arXiv:1312.6114 (2013); learned decoder noise:
-    Rybkin, Daniilidis and Levine, ICML (2021).
+    reconstruct (silicon, latent 8: worst held-out R2 .48 instead of .89).
+
+    **Source:** Kingma and Welling, arXiv:1312.6114 (2013); learned decoder noise: Rybkin,
+    Daniilidis and Levine, ICML (2021).
 
     **Arguments:** the decoder mirrors the encoder's `hidden` widths.
 

@@ -10,10 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax import lax
-from jaxtyping import Array, Float
+from jaxtyping import Float
 from tqdm import tqdm
 
-from jaxvae_md._typing import Params
+from jaxvae_md._typing import Array, Params
 from jaxvae_md.errors import RunError
 from jaxvae_md.vae.loss import elbo
 from jaxvae_md.vae.model import VAE
@@ -67,7 +67,14 @@ def train(
         for epoch in bar:
             warm = min(1.0, (epoch + 1) / max(1, num_epochs // 10))
             params, state, on_train = _epoch(
-                model, optimiser, batch_size, params, state, x, warm, jax.random.fold_in(key, epoch + 1)
+                model,
+                optimiser,
+                batch_size,
+                params,
+                state,
+                x,
+                warm,
+                jax.random.fold_in(key, epoch + 1),
             )
             on_test = float(_mean_elbo(model, params, x_test, jax.random.fold_in(key, 0)))
             history.append((float(on_train), on_test))

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from jaxvae_md.descriptors import chebyshev
-from jaxvae_md.errors import OptionError
+from jaxvae_md.errors import OptionError, SpeciesError
 from jaxvae_md.neighbors import neighbor_list
 from tests import asserts, oracles, systems
 from tests.asserts import assert_close, evaluator
@@ -122,6 +122,21 @@ def test_single_precision_is_within_1e_5_of_double_up_to_order_10():
     assert_close(single, double, 1e-5, np.abs(double).max(axis=0))
 
 
+def test_padded_slots_do_not_overflow_at_high_order_in_single_precision():
+    structure = systems.single(systems.cluster())
+    descriptor = chebyshev(systems.SI, 3.0, 16, 2.5, 3)
+    allocate = neighbor_list(descriptor.cutoff).allocate
+
+    @jax.jit
+    def both(structure, neighbors):
+        total = lambda p: descriptor(structure._replace(position=p), neighbors).sum()
+        return descriptor(structure, neighbors), jax.grad(total)(structure.position)
+
+    padded = both(structure, allocate(structure, extra=2.0))
+    for mine, exact in zip(padded, both(structure, allocate(structure)), strict=True):
+        assert_close(mine, exact, 1e-5)
+
+
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_dtype_of_values_and_derivatives_is_that_of_the_positions(dtype):
     structure = systems.sio2()
@@ -144,6 +159,12 @@ def test_default_weights_are_integers_symmetric_about_zero(num_species, weights)
     assert chebyshev(species, 4.0, 2, 4.0, 2).weights == weights
 
 
+@pytest.mark.parametrize("species", [(), "Si", ("Si", "Si")])
+def test_what_is_no_species_table_is_refused(species):
+    with pytest.raises(SpeciesError, match="is not a species table\n  remedy: "):
+        chebyshev(species, 4.0, 3, 4.0, 3)
+
+
 @pytest.mark.parametrize(
     ("changed", "words"),
     [
@@ -152,7 +173,8 @@ def test_default_weights_are_integers_symmetric_about_zero(num_species, weights)
         ({"radial_cutoff": float("nan")}, "radial_cutoff is nan"),
         ({"radial_order": -1}, "radial_order is -1"),
         ({"angular_order": -2}, "angular_order is -2"),
-        ({"species": ()}, "species table is empty"),
+        ({"angular_order": 1.5}, "angular_order is 1.5"),
+        ({"radial_cutoff": 2000.0}, "radial_cutoff is 2000.0"),
         ({"weights": (1.0, 2.0)}, "2 weights for 1 species"),
     ],
 )

@@ -84,7 +84,6 @@ def test_padding_never_changes_a_result(frames):
         assert_close(forces[row][mask], f, 1e-13)
 
 
-@pytest.mark.xfail(strict=True, reason="images along directions that are not periodic are used")
 def test_batched_lists_can_be_updated(frames):
     """A batch mixes frames of different periodicity and cell size."""
     (batch,) = batches(frames, CUTOFF, num_batches=1)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from jaxvae_md.descriptors import Standardizer, chebyshev
+from jaxvae_md.errors import OptionError
 from jaxvae_md.neighbors import neighbor_list
 from jaxvae_md.potentials import (
     Potential,
@@ -239,7 +240,7 @@ def test_compose_projects_every_term():
 
 
 def test_compose_refuses_different_species_tables():
-    with pytest.raises(ValueError, match="different species tables"):
+    with pytest.raises(OptionError, match="2 species tables"):
         compose(a=atomic_energy(("O", "Si")), b=atomic_energy(("Si",)))
 
 

@@ -43,7 +43,6 @@ def test_dtypes_of_a_structure(water_slab, dtype):
     assert structure.species.dtype == np.int32
 
 
-@pytest.mark.xfail(strict=True, reason="float64 positions are shared with the Atoms")
 def test_structure_does_not_follow_later_changes_of_its_atoms(water_slab):
     structure = from_atoms(water_slab, ("H", "O"))
     before = water_slab.positions.copy()
