@@ -34,7 +34,7 @@ options = learn.Config(labeller="sw", seed=0)
 if SMALL:
     frames = frames[::3]
     options = learn.Config(
-        labeller="sw", num_generated=3, vae_epochs=20, lj_steps=150, fit_steps=1000,
+        labeller="sw", num_generated=3, vae_steps=800, lj_steps=150, fit_steps=1000,
         refit_steps=300, md_steps=200, refine_updates=1, refine_window=10, refine_replicas=1,
     )  # fmt: skip
 state, config = learn.start(frames, options)

@@ -35,7 +35,7 @@ x = np.concatenate(jv.describe(frames, descriptor))
 standardizer = jv.fit_standardizer(x)
 model = jv.vae.vae(descriptor.num_features, latent_dim=2)
 vae_params, _ = jv.train(
-    model, standardizer.apply(x), key=jax.random.key(0), num_epochs=5 if SMALL else 50
+    model, standardizer.apply(x), key=jax.random.key(0), num_steps=200 if SMALL else 2000
 )
 lj = jv.lennard_jones(species, cutoff=6.0, sigma=2.2, epsilon=0.15)
 lj_params = lj.init(jax.random.key(1))

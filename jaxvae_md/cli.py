@@ -24,7 +24,7 @@ app = typer.Typer(
 
 _QUICK: dict[str, Any] = {
     "num_generated": 4,
-    "vae_epochs": 30,
+    "vae_steps": 1500,
     "lj_steps": 200,
     "fit_steps": 1500,
     "refit_steps": 500,

@@ -146,9 +146,9 @@ def _sections(
         ),
         Section(
             "What the potential does in a simulation",
-            f"The same Langevin simulation at {config.temperature:.0f} K from the same frame and "
-            f"velocities, with unlearned and with learned parameters. RDF and energy are compared "
-            f"with {reference}. Mean energy: learned {_number(trial['energy_learned_ev'])}, "
+            f"The same Langevin simulation at {trial['temperature_k']:.0f} K from the same frame "
+            "and velocities, with unlearned and with learned parameters. RDF and energy are "
+            f"compared with {reference}. Mean energy: learned {_number(trial['energy_learned_ev'])}, "
             f"reference {_number(trial['energy_reference_ev'])} eV/atom. "
             f"{_percent(trial['outside'])} of the environments of the learned simulation lie "
             f"outside the data.\n\n{refinement}",
@@ -289,7 +289,7 @@ def _pair_potential(state: State, config: Config) -> Figure:
 
 
 def _side_by_side(state: State, config: Config) -> Figure:
-    assert state.trial is not None and config.temperature is not None
+    assert state.trial is not None
     mask = np.asarray(state.data.structure.mask[config.trial_start])
     species = np.asarray(state.data.structure.species[config.trial_start])[mask]
     cell = np.asarray(state.data.structure.cell[config.trial_start])
@@ -317,7 +317,7 @@ def _side_by_side(state: State, config: Config) -> Figure:
     runs = {"unlearned": run(state.trial.unlearned), "learned": run(state.trial.learned)}
     if state.trial.reference is not None:
         runs["reference"] = run(state.trial.reference)
-    return plot.side_by_side(runs, config.temperature)
+    return plot.side_by_side(runs, float(state.trial.temperature))
 
 
 def _rdf(state: State) -> Figure:

@@ -48,7 +48,8 @@ def propose(
     Distance in latent space is not novelty after decoding, so candidates (beyond and between the
     codes of training environments) are judged by the novelty of what they decode to, and must
     come back to themselves through the encoder. From those within `band` the `num` most different
-    ones are taken greedily. Fewer are returned when fewer qualify.
+    ones are taken greedily. `max_cycle` is widened up to fourfold when too few come back so well;
+    fewer than `num` are returned when fewer qualify even then.
 
     **Arguments:** `known` from `coverage.fit_novelty`; `x_train` standardised descriptors of the
     training environments, whose rows `start` refers to.
@@ -62,7 +63,12 @@ def propose(
     codes, _ = model.encode(params, x_train)
     z = _candidates(codes, key, num_candidates)
     x, cycle, n = _judge(model, params, known, z)
-    good = np.nonzero((n > band[0]) & (n < band[1]) & (cycle < max_cycle))[0]
+    novel = np.asarray((n > band[0]) & (n < band[1]))
+    good = np.zeros(0, int)
+    for widening in (1, 2, 4):
+        good = np.nonzero(novel & (np.asarray(cycle) < widening * max_cycle))[0]
+        if len(good) >= num:
+            break
     picks = good[np.asarray(_most_different(x[good], num))] if len(good) > num else good
     start = lax.map(lambda y: jnp.argmin(jnp.sum((x_train - y) ** 2, axis=-1)), x[picks])
     return Targets(*(np.asarray(v) for v in (z[picks], x[picks], n[picks], cycle[picks], start)))

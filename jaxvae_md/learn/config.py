@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from jaxvae_md import units
 from jaxvae_md.errors import OptionError
 from jaxvae_md.neighbors import host_pairs
 from jaxvae_md.structure import from_atoms, species_table
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Config:
-    """Everything that decides a run, beside the data. `resolve` fills in what is None.
+    """Everything that decides a run, beside the data. `resolve` fills in what the data decide.
 
     Everyday options come first.
     """
@@ -29,7 +28,7 @@ class Config:
     labeller: str = "none"
     num_generated: int = 12
     temperature: float | None = None
-    """K, of the trial simulation"""
+    """K, of the trial simulation; by default the start frame's, or what equipartition gives"""
 
     latent_dim: int = 8
     radial_order: int = 12
@@ -40,7 +39,7 @@ class Config:
     held_out: float = 0.1
     """share of the frames of each label that no fit sees"""
 
-    vae_epochs: int = 150
+    vae_steps: int = 7000
     lj_steps: int = 600
     fit_steps: int = 10000
     refit_steps: int = 5000
@@ -157,39 +156,26 @@ def _median_nearest(atoms: Atoms) -> float | None:
 
 def _trial(
     frames: Sequence[Atoms], train: Sequence[int] | np.ndarray
-) -> tuple[int, tuple[int, ...], float]:
-    """Start frame, reference frames and temperature of the trial simulation.
+) -> tuple[int, tuple[int, ...], float | None]:
+    """Start frame, reference frames and, where the file says it, temperature of the simulation.
 
     The largest group of periodic training frames of one label and one density; of these the
-    frames at the group's median energy. Their temperature is what the file says, or what
-    equipartition gives: (E - E_ground) / n = 3/2 kT above the lowest frame of that composition.
+    frames of the start frame's temperature, or within 25 meV per atom of its energy.
     """
-    density = {i: len(frames[i]) / abs(frames[i].cell.complete().volume) for i in train}
-    groups = Counter(
-        (not frames[i].pbc.all(), label_of(frames[i]), round(np.log(density[i]) / 0.01))
-        for i in train
-    )
-    best = min(groups, key=lambda group: (group[0], -groups[group], group[1:]))
-    members = [
-        i
-        for i in train
-        if (not frames[i].pbc.all(), label_of(frames[i]), round(np.log(density[i]) / 0.01)) == best
-    ]
-    per_atom = {i: frames[i].get_potential_energy() / len(frames[i]) for i in train}
-    members.sort(key=lambda i: per_atom[i])
+
+    def group(i: int) -> tuple[bool, str, int]:
+        density = len(frames[i]) / abs(frames[i].cell.complete().volume)
+        return not frames[i].pbc.all(), label_of(frames[i]), round(np.log(density) / 0.01)
+
+    sizes = Counter(group(i) for i in train)
+    best = min(sizes, key=lambda kind: (kind[0], -sizes[kind], kind[1:]))
+    energy = {i: frames[i].get_potential_energy() / len(frames[i]) for i in train}
+    members = sorted((i for i in train if group(i) == best), key=lambda i: energy[i])
     start = members[len(members) // 2]
-    given = frames[start].info.get("temperature")
-    if given is not None:
-        alike = [i for i in members if frames[i].info.get("temperature") == given]
-        return int(start), tuple(map(int, alike)), float(given)
-    alike = [i for i in members if abs(per_atom[i] - per_atom[start]) < 0.025]
-    composition = sorted(frames[start].get_chemical_symbols())
-    same = [i for i in train if _same_composition(frames[i], composition)]
-    excess = np.mean([per_atom[i] for i in alike]) - min(per_atom[i] for i in same)
-    kelvin = float(np.clip(excess / (1.5 * units.BOLTZMANN), 50.0, 3000.0))
-    return int(start), tuple(map(int, alike)), round(kelvin, -1)
-
-
-def _same_composition(atoms: Atoms, symbols: list[str]) -> bool:
-    shares = lambda names: {n: c / len(names) for n, c in Counter(names).items()}
-    return shares(atoms.get_chemical_symbols()) == shares(symbols)
+    kelvin = frames[start].info.get("temperature")
+    if kelvin is None:
+        alike = [i for i in members if abs(energy[i] - energy[start]) < 0.025]
+    else:
+        alike = [i for i in members if frames[i].info.get("temperature") == kelvin]
+        kelvin = float(kelvin)
+    return int(start), tuple(map(int, alike)), kelvin

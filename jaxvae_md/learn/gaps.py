@@ -84,9 +84,10 @@ def generate(state: State, config: Config, key: Array, progress: bool) -> tuple[
         config.num_generated,
         band=config.novelty_band,
     )
-    state = state._replace(targets=targets)
     if not len(targets.z):
-        return state, {"num_requested": 0, "num_generated": 0}
+        nothing = {"novelty_mean": None, "residual_mean": None, "rejected": []}
+        return state, {"num_requested": 0, "num_generated": 0, **nothing}
+    state = state._replace(targets=targets)
     generated = _realise_all(state, config, known, progress)
     state = state._replace(generated=generated)
     accepted = generated.accepted.astype(bool)

@@ -38,7 +38,7 @@ def train_vae(state: State, config: Config, key: Array, progress: bool) -> tuple
         z_train,
         key=key,
         x_test=z_test,
-        num_epochs=config.vae_epochs,
+        num_steps=config.vae_steps,
         progress=progress,
     )
     curves = {"vae_train": history.elbo_train, "vae_held_out": history.elbo_test}

@@ -59,6 +59,8 @@ class Generated(NamedTuple):
 class Trial(NamedTuple):
     """The same short simulation with several parameter sets, and what is compared."""
 
+    temperature: Float[np.ndarray, ""]
+    """K"""
     unlearned: Trajectory
     learned: Trajectory
     reference: Trajectory | None
@@ -203,7 +205,9 @@ def to_tree(state: State) -> dict[str, Any]:
             return {k: plain(v) for k, v in value.items() if not absent(v)}
         if isinstance(value, tuple):
             return {f"item_{i}": plain(v) for i, v in enumerate(value)}
-        return np.asarray(value)
+        value = np.asarray(value)
+        # Orbax does not save arrays without elements
+        return value if value.size else {_EMPTY: np.array(value.shape)}
 
     return plain(state)
 
@@ -213,7 +217,12 @@ def from_tree(tree: dict[str, Any]) -> State:
     return _rebuild(State, tree)
 
 
+_EMPTY = "shape_of_empty"
+
+
 def _rebuild(kind: Any, value: Any) -> Any:
+    if isinstance(value, dict) and _EMPTY in value:
+        return np.zeros(value[_EMPTY])
     if isinstance(kind, types.UnionType):
         kind = typing.get_args(kind)[0]
     if typing.get_origin(kind) is tuple and isinstance(value, dict):

@@ -21,7 +21,7 @@ from jaxvae_md.learn.state import State, Trial, counts, frame
 from jaxvae_md.neighbors import neighbor_list
 from jaxvae_md.observables import radial_distribution
 from jaxvae_md.potentials import Potential, stillinger_weber
-from jaxvae_md.simulate import Simulator, Trajectory, nvt_langevin, rollout, run
+from jaxvae_md.simulate import Trajectory, nvt_langevin, relax, rollout, run
 from jaxvae_md.structure import Structure
 
 FRICTION = 0.02
@@ -39,12 +39,9 @@ def simulate(state: State, config: Config, key: Array, progress: bool) -> tuple[
     and energy are compared with training frames of the same label and density.
     """
     assert state.standardizer is not None and config.trial_start is not None
-    assert config.temperature is not None
-    assert config.nearest_distance is not None
-    assert config.cutoff is not None
-    kelvin = config.temperature
     full = model.full_model(config, state.standardizer)
     begin = frame(state.data.structure, config.trial_start)
+    kelvin = config.temperature or _equipartition(state, config, full, begin)
     simulated = lambda simulator, params, name: run(
         simulator,
         # one precision for all, so that the runs share what is compiled
@@ -57,26 +54,41 @@ def simulate(state: State, config: Config, key: Array, progress: bool) -> tuple[
         progress=progress,
         label=name,
     )
-    by_model = _simulator(full, config)
+    by_model = nvt_langevin(full, config.time_step, kelvin, FRICTION)
     unlearned = simulated(by_model, state.unlearned, "MD unlearned")
     learned = simulated(by_model, state.learned, "MD learned")
     reference = None
     if config.labeller == "sw":
         sw = stillinger_weber()
-        reference = simulated(_simulator(sw, config), sw.init(key), "MD reference")
+        by_reference = nvt_langevin(sw, config.time_step, kelvin, FRICTION)
+        reference = simulated(by_reference, sw.init(key), "MD reference")
+    trial = _compared(state, config, begin, kelvin, unlearned, learned, reference)
+    state = state._replace(trial=trial)
+    return state, figures(state)
 
+
+def _compared(
+    state: State,
+    config: Config,
+    begin: Structure,
+    kelvin: float,
+    unlearned: Trajectory,
+    learned: Trajectory,
+    reference: Trajectory | None,
+) -> Trial:
+    """RDF and energy beside the reference's, or beside those of the reference frames."""
+    assert config.nearest_distance is not None and config.cutoff is not None
     r = np.linspace(0.6 * config.nearest_distance, config.cutoff, 121)
     rdf_of = lambda trajectory: _mean_rdf(begin, _equilibrated(trajectory), r)
     if reference is not None:
         rdf_reference = rdf_of(reference)
         energy = np.mean(_tail(reference.potential_energy)) / len(begin.position)
     else:
-        frames = np.array(config.trial_reference)
-        rdf_reference = np.mean(
-            [_mean_rdf(frame(state.data.structure, i), None, r) for i in frames], axis=0
-        )
-        energy = np.mean(state.data.energy[frames] / counts(state)[frames])
-    trial = Trial(
+        rdfs = [_mean_rdf(frame(state.data.structure, i), None, r) for i in config.trial_reference]
+        rdf_reference = np.mean(rdfs, axis=0)
+        energy = _reference_energy(state, config)
+    return Trial(
+        temperature=np.asarray(kelvin),
         unlearned=unlearned,
         learned=learned,
         reference=reference,
@@ -87,8 +99,26 @@ def simulate(state: State, config: Config, key: Array, progress: bool) -> tuple[
         energy_reference=np.asarray(energy),
         outside=np.asarray(_share_outside(state, config, begin, learned)),
     )
-    state = state._replace(trial=trial)
-    return state, figures(state)
+
+
+def _reference_energy(state: State, config: Config) -> float:
+    """Mean energy (eV per atom) of the frames that stand in for a reference simulation."""
+    frames = np.array(config.trial_reference)
+    return float(np.mean(state.data.energy[frames] / counts(state)[frames]))
+
+
+def _equipartition(state: State, config: Config, potential: Potential, begin: Structure) -> float:
+    """Temperature (K) of the reference frames when the file does not give it.
+
+    In a harmonic crystal the potential energy lies 3/2 kT per atom above the minimum, which is
+    found by relaxing the start frame with the learned potential. For liquids an upper estimate.
+    """
+    fns = neighbor_list(potential.cutoff, skin=2.0)
+    relaxed = jax.jit(lambda p, s, n: relax(potential, p, s, n, skin=2.0, tolerance=1e-3))
+    params = jax.tree.map(lambda leaf: jnp.asarray(leaf, float), state.learned)
+    ground = relaxed(params, begin, fns.allocate(begin)).energy / len(begin.position)
+    kelvin = (_reference_energy(state, config) - float(ground)) / (1.5 * units.BOLTZMANN)
+    return round(float(np.clip(kelvin, 50.0, 3000.0)), -1) if np.isfinite(kelvin) else 300.0
 
 
 def refine(state: State, config: Config, key: Array, progress: bool) -> tuple[State, dict]:
@@ -135,6 +165,7 @@ def figures(state: State) -> dict[str, Any]:
     error = lambda g: float(np.sqrt(np.mean((g - trial.rdf_reference) ** 2)))
     mean = lambda t: float(np.mean(_tail(t.potential_energy))) / num if len(t.position) else None
     return {
+        "temperature_k": float(trial.temperature),
         "rdf_rmse_unlearned": error(trial.rdf_unlearned),
         "rdf_rmse_learned": error(trial.rdf_learned),
         "energy_unlearned_ev": mean(trial.unlearned),
@@ -145,18 +176,14 @@ def figures(state: State) -> dict[str, Any]:
     }
 
 
-def _simulator(potential: Potential, config: Config) -> Simulator:
-    assert config.temperature is not None
-    return nvt_langevin(potential, config.time_step, config.temperature, FRICTION)
-
-
 def _window_loss(state: State, config: Config, potential: Potential):
     """Loss of a short window: squared RDF difference, and that of the mean energy over kT."""
     trial = state.trial
-    assert trial is not None and config.temperature is not None
+    assert trial is not None
     assert config.trial_start is not None and config.cutoff is not None
+    kelvin = float(trial.temperature)
     begin = frame(state.data.structure, config.trial_start)
-    simulator = _simulator(potential, config)
+    simulator = nvt_langevin(potential, config.time_step, kelvin, FRICTION)
     num = len(trial.learned.position)
     frames = np.linspace(num // 4, num - 1, config.refine_replicas).astype(int)
     starts = jnp.asarray(trial.learned.position[frames])
@@ -164,13 +191,13 @@ def _window_loss(state: State, config: Config, potential: Potential):
     rdf_fns = neighbor_list(config.cutoff + 3 * _RDF_WIDTH)
     rdf_list = jax.tree.map(jnp.asarray, rdf_fns.allocate(begin, extra=1.5))
     lists = jax.tree.map(jnp.asarray, simulator.neighbor_fns.allocate(begin, extra=1.3))
-    kT = units.BOLTZMANN * config.temperature
+    kT = units.BOLTZMANN * kelvin
     every = max(1, config.refine_window // 5)
 
     def window(params, position, key):
         structure = jax.tree.map(jnp.asarray, begin)._replace(position=position)
         neighbors = simulator.neighbor_fns.update(structure, lists)
-        initial = simulator.init(key, params, structure, neighbors, config.temperature)
+        initial = simulator.init(key, params, structure, neighbors, kelvin)
         _, trajectory = rollout(
             simulator, params, initial, config.refine_window, every, checkpoint=True
         )

@@ -32,10 +32,9 @@ def train(
     *,
     key: Array,
     x_test: Float[Array, "t f"] | None = None,
-    num_epochs: int = 150,
+    num_steps: int = 7000,
     batch_size: int = 256,
     learning_rate: float = 2e-3,
-    patience: int = 40,
     progress: bool = False,
 ) -> tuple[Params, History]:
     """Maximises the evidence lower bound with Adam; returns the parameters of the best epoch.
@@ -44,8 +43,8 @@ def train(
     epochs, so that no dimension collapses before it is used. Deterministic per key.
 
     **Arguments:** `x` standardised descriptors of the training environments; `x_test` of frames
-    that are kept out: training stops when their bound has not risen for `patience` epochs, and
-    the epoch is chosen by it. Everyday arguments end here; the rest are rarely needed.
+    that are kept out: training stops when their bound has not risen for a quarter of the
+    epochs, and the epoch is chosen by it. Everyday arguments end here; the rest are rarely needed.
     **Raises:** `RunError` when the bound is not finite.
 
     ```python
@@ -55,8 +54,9 @@ def train(
     x = jnp.asarray(x, jnp.float32)
     x_test = x if x_test is None else jnp.asarray(x_test, jnp.float32)
     batch_size = min(batch_size, len(x))
-    num_steps = len(x) // batch_size
-    schedule = optax.cosine_onecycle_schedule(num_epochs * num_steps, learning_rate, 0.1)
+    steps_per_epoch = len(x) // batch_size
+    num_epochs = max(1, round(num_steps / steps_per_epoch))
+    schedule = optax.cosine_onecycle_schedule(num_epochs * steps_per_epoch, learning_rate, 0.1)
     optimiser = optax.chain(optax.clip_by_global_norm(10.0), optax.adam(schedule))
 
     params = model.init(jax.random.fold_in(key, 0))
@@ -83,7 +83,7 @@ def train(
             since_best += 1
             if on_test > best_elbo:
                 best, best_elbo, since_best = params, on_test, 0
-            if since_best > patience and warm == 1.0:
+            if since_best > max(10, num_epochs // 4) and warm == 1.0:
                 break
             bar.set_postfix(elbo=f"{on_test:.2f}")
     return best, History(*(np.array(column) for column in zip(*history, strict=True)))
