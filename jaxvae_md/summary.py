@@ -68,7 +68,8 @@ def run_figures(state: State, config: Config) -> dict[str, Figure]:
         "pair_potential": _pair_potential(state, config),
         "md_side_by_side": _side_by_side(state, config),
         "rdf": _rdf(state),
-        "training": _training(state),
+        "vae_training": _vae_training(state),
+        "fit_training": _fit_training(state),
     }
 
 
@@ -119,8 +120,9 @@ def _sections(
                     figures["latent_map"],
                     "First two principal components of the latent codes: by label, and by "
                     "coverage (each environment judged by the other structures). Stars are the "
-                    "generated structures' central atoms.",
+                    "latent points of the generated structures.",
                 ),
+                Picture(figures["vae_training"], "The VAE's evidence lower bound."),
             ],
         ),
         Section(
@@ -140,7 +142,7 @@ def _sections(
                     figures["pair_potential"],
                     "The Lennard-Jones pair potential phi(r) before and after learning.",
                 ),
-                Picture(figures["training"], "Losses of the fits, and the VAE's bound."),
+                Picture(figures["fit_training"], "Losses of the fits of the network."),
             ],
             [_error_table(rows, "force", "meV/Å"), _error_table(rows, "energy", "meV/atom")],
         ),
@@ -331,11 +333,21 @@ def _rdf(state: State) -> Figure:
     return plot.radial_distribution(state.trial.r, curves)
 
 
-def _training(state: State) -> Figure:
+def _vae_training(state: State) -> Figure:
+    names = {"vae_train": "training frames", "vae_held_out": "held-out frames"}
     curves = {
-        {"fit": "fit", "refit": "fit again"}[name]: (np.arange(len(values)), values)
-        for name, values in state.history.items()
-        if name in ("fit", "refit")
+        label: (np.arange(len(state.history[name])), state.history[name])
+        for name, label in names.items()
+    }
+    return plot.training_history(curves, "ELBO (nats per environment)", title="VAE")
+
+
+def _fit_training(state: State) -> Figure:
+    names = {"fit": "fit to the given data", "refit": "fit again with new labels"}
+    curves = {
+        label: (np.arange(len(state.history[name])), state.history[name])
+        for name, label in names.items()
+        if name in state.history
     }
     return plot.training_history(curves, "loss", title="Force matching of the network")
 
