@@ -150,8 +150,9 @@ def _sections(
             "What the potential does in a simulation",
             f"The same Langevin simulation at {trial['temperature_k']:.0f} K from the same frame "
             "and velocities, with unlearned and with learned parameters. RDF and energy are "
-            f"compared with {reference}. Mean energy: learned {_number(trial['energy_learned_ev'])}, "
-            f"reference {_number(trial['energy_reference_ev'])} eV/atom. "
+            f"compared with {reference}.\n\nMean energy: learned "
+            f"{_number(trial['energy_learned_ev'])}, reference "
+            f"{_number(trial['energy_reference_ev'])} eV/atom. "
             f"{_percent(trial['outside'])} of the environments of the learned simulation lie "
             f"outside the data.\n\n{refinement}",
             [

@@ -28,11 +28,11 @@ def fit_potential(state: State, config: Config, key: Array, progress: bool) -> t
 
     lj = model.lj_model(config)
     begin = {name: unlearned[name] for name in ("reference", "core")}
-    data, frames = _prepare(lj, [state.data])
+    given = [(state.data, state.train)]
     lj_fit = fit.force_matching(
         lj,
         begin,
-        _rows(data, frames, state.train),
+        _prepare(lj, given),
         key=jax.random.fold_in(key, 1),
         num_steps=config.lj_steps,
         learning_rate=2e-2,
@@ -45,8 +45,7 @@ def fit_potential(state: State, config: Config, key: Array, progress: bool) -> t
         config,
         lj_fit.params,
         unlearned["network"],
-        [state.data],
-        rows=state.train,
+        given,
         num_steps=config.fit_steps,
         learning_rate=3e-3,
         key=jax.random.fold_in(key, 2),
@@ -68,14 +67,12 @@ def refit_potential(state: State, config: Config, key: Array, progress: bool) ->
     if state.labels is None:
         return state._replace(learned=state.fitted), {"num_new": 0}
     new = len(state.labels.energy)
-    rows = np.concatenate([state.train, len(state.data.energy) + np.arange(new)])
     result = _fit_network(
         state,
         config,
         state.lj,
         state.fitted["network"],
-        [state.data, state.labels],
-        rows=rows,
+        [(state.data, state.train), (state.labels, np.arange(new))],
         num_steps=config.refit_steps,
         learning_rate=1e-3,
         key=key,
@@ -94,7 +91,7 @@ def predictions(state: State, config: Config) -> dict[str, fit.Prediction]:
     """What every model says of all data frames: LJ alone, and the full model's versions."""
     assert state.standardizer is not None
     lj, full = model.lj_model(config), model.full_model(config, state.standardizer)
-    data = batched(state.data, full.cutoff)
+    data = batched(state.data, full.cutoff, np.arange(len(state.data.energy)))
     out = {"LJ alone": fit.predict(lj, state.lj, data)}
     versions = {"before": state.fitted, "learned": state.learned, "refined": state.refined}
     for name, params in versions.items():
@@ -108,9 +105,8 @@ def _fit_network(
     config: Config,
     core: Params,
     network: Params,
-    datasets: Sequence[Dataset],
+    datasets: Sequence[tuple[Dataset, np.ndarray]],
     *,
-    rows: np.ndarray,
     num_steps: int,
     learning_rate: float,
     key: Array,
@@ -120,11 +116,10 @@ def _fit_network(
     """Force matching of the network to what atomic energies and core leave."""
     assert state.standardizer is not None
     potential = model.network_model(config, state.standardizer)
-    data, frames = _prepare(potential, datasets, (model.lj_model(config), core))
     return fit.force_matching(
         potential,
         network,
-        _rows(data, frames, rows),
+        _prepare(potential, datasets, (model.lj_model(config), core)),
         key=key,
         num_steps=num_steps,
         learning_rate=learning_rate,
@@ -135,36 +130,22 @@ def _fit_network(
 
 def _prepare(
     potential: Potential,
-    datasets: Sequence[Dataset],
+    datasets: Sequence[tuple[Dataset, np.ndarray]],
     subtract: tuple[Potential, Params] | None = None,
-) -> tuple[list[fit.Labelled], list[np.ndarray]]:
-    """Prepared batches of several data sets, and the frame numbers (counted on) of each.
+) -> list[fit.Labelled]:
+    """Prepared batches of some frames of several data sets.
 
     With `subtract` the labels are what that potential leaves of them.
     """
-    data, numbers, first = [], [], 0
-    for dataset in datasets:
-        parts = batched(dataset, potential.cutoff)
-        energy, forces = labels_of(dataset)
+    out = []
+    for dataset, rows in datasets:
+        parts = batched(dataset, potential.cutoff, rows)
+        energy, forces = labels_of(dataset, rows)
         if subtract is not None:
             known = fit.predict(*subtract, parts)
             energy = energy - known.energy
             forces = [f - g for f, g in zip(forces, known.forces, strict=True)]
-        data += fit.prepare(potential, parts, energy, forces)
-        numbers += [part.frame + first for part in parts]
-        first += len(energy)
-    return data, numbers
-
-
-def _rows(
-    data: Sequence[fit.Labelled], frames: Sequence[np.ndarray], wanted: np.ndarray
-) -> list[fit.Labelled]:
-    """The wanted frames of prepared batches."""
-    out = []
-    for part, numbers in zip(data, frames, strict=True):
-        rows = np.nonzero(np.isin(numbers, wanted))[0]
-        if len(rows):
-            out.append(jax.tree.map(lambda leaf, rows=rows: leaf[rows], part))
+        out += fit.prepare(potential, parts, energy, forces)
     return out
 
 

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 from jaxtyping import Float, Int
 
-from jaxvae_md._typing import Array, Params
+from jaxvae_md._typing import Params
 from jaxvae_md.batching import Batch, batches
 from jaxvae_md.coverage import CoverageModel
 from jaxvae_md.descriptors.standardize import Standardizer
@@ -169,17 +169,16 @@ def atoms_of(state: State, frames: np.ndarray) -> np.ndarray:
     return np.repeat(np.isin(np.arange(len(counts(state))), frames), counts(state))
 
 
-def batched(dataset: Dataset, cutoff: float) -> list[Batch]:
-    """Padded batches with neighbor lists of all frames of a data set."""
-    num = len(dataset.energy)
-    return batches([frame(dataset.structure, i) for i in range(num)], cutoff)
+def batched(dataset: Dataset, cutoff: float, rows: np.ndarray) -> list[Batch]:
+    """Padded batches with neighbor lists of some frames of a data set."""
+    return batches([frame(dataset.structure, i) for i in rows], cutoff)
 
 
-def labels_of(dataset: Dataset) -> tuple[np.ndarray, list[Array]]:
-    """Energies, and forces without padding."""
+def labels_of(dataset: Dataset, rows: np.ndarray) -> tuple[np.ndarray, list[np.ndarray]]:
+    """Energies of some frames, and their forces without padding."""
     mask = np.asarray(dataset.structure.mask)
-    forces = [f[m] for f, m in zip(np.asarray(dataset.forces), mask, strict=True)]
-    return np.asarray(dataset.energy), forces
+    forces = [np.asarray(dataset.forces)[i][mask[i]] for i in rows]
+    return np.asarray(dataset.energy)[rows], forces
 
 
 def labelled_frames(labels: Dataset, frames: Sequence[Atoms]) -> list[Atoms]:
@@ -187,7 +186,9 @@ def labelled_frames(labels: Dataset, frames: Sequence[Atoms]) -> list[Atoms]:
     from ase.calculators.singlepoint import SinglePointCalculator
 
     out = []
-    for atoms, energy, forces in zip(frames, *labels_of(labels), strict=True):
+    for atoms, energy, forces in zip(
+        frames, *labels_of(labels, np.arange(len(frames))), strict=True
+    ):
         copy = atoms.copy()
         copy.calc = SinglePointCalculator(copy, energy=float(energy), forces=np.asarray(forces))
         out.append(copy)
