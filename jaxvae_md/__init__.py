@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from jaxvae_md import learn as learn
     from jaxvae_md import plot as plot
     from jaxvae_md import simulate as simulate
-    from jaxvae_md.assess import assess as assess
+    from jaxvae_md import vae as vae
+    from jaxvae_md.assessment import assess as assess
     from jaxvae_md.descriptors import chebyshev as chebyshev
     from jaxvae_md.descriptors import describe as describe
     from jaxvae_md.descriptors import fit_standardizer as fit_standardizer
@@ -40,10 +41,9 @@ if TYPE_CHECKING:
     from jaxvae_md.structure import from_atoms as from_atoms
     from jaxvae_md.structure import to_atoms as to_atoms
     from jaxvae_md.vae import train as train
-    from jaxvae_md.vae import vae as vae
 
 _HOME = {
-    "assess": "assess",
+    "assess": "assessment",
     "chebyshev": "descriptors",
     "describe": "descriptors",
     "fit_standardizer": "descriptors",

@@ -208,7 +208,7 @@ def _coverage(train: Path, new: Path, out: Path | None, quiet: bool) -> None:
     training, frames = read_frames(train, labelled=False), read_frames(new, labelled=False)
 
     _configure_jax()
-    from jaxvae_md.assess import annotated, assess
+    from jaxvae_md.assessment import annotated, assess
     from jaxvae_md.summary import coverage_figures
 
     try:

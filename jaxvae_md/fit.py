@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax import lax
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from tqdm import tqdm
 
 from jaxvae_md._typing import Array, Params
@@ -26,7 +26,8 @@ class FitResult(NamedTuple):
     """Fitted parameters, and the loss on the way."""
 
     params: Params
-    history: Float[np.ndarray, " updates"]
+    history: Float[np.ndarray, " steps"]
+    """loss of each epoch (force matching) or update (through a trajectory)"""
 
 
 class Labelled(NamedTuple):
@@ -104,7 +105,7 @@ def force_matching(
     weights = [
         c / (updates_per_epoch * s) / batch_size for c, s in zip(counts, shares, strict=True)
     ]
-    scales = _label_scales(data)
+    scales = tuple(jnp.asarray(scale) for scale in _label_scales(data))
     num_epochs = max(1, round(num_steps / updates_per_epoch))
     schedule = optax.warmup_cosine_decay_schedule(
         0.0,
@@ -117,15 +118,16 @@ def force_matching(
         optax.clip_by_global_norm(10.0), optax.adamw(schedule, weight_decay=weight_decay)
     )
 
-    def loss_fn(params, rows):
+    def loss_fn(params, data, scales, rows):
         total = 0.0
         for part, row, weight in zip(data, rows, weights, strict=True):
             picked = jax.tree.map(lambda leaf, row=row: leaf[row], part)
             total += weight * jnp.sum(_loss(potential, params, picked, scales, energy_weight))
         return total
 
+    # the data are arguments: closed over, they would be compiled into the program
     @jax.jit
-    def epoch(params, state, key):
+    def epoch(params, state, data, scales, key):
         rows = tuple(
             _rows(jax.random.fold_in(key, i), count, share, updates_per_epoch)
             for i, (count, share) in enumerate(zip(counts, shares, strict=True))
@@ -133,7 +135,7 @@ def force_matching(
 
         def update(carry, rows):
             params, state = carry
-            loss, gradient = jax.value_and_grad(loss_fn)(params, rows)
+            loss, gradient = jax.value_and_grad(loss_fn)(params, data, scales, rows)
             change, state = optimiser.update(gradient, state, params)
             return (potential.project(optax.apply_updates(params, change)), state), loss
 
@@ -144,17 +146,17 @@ def force_matching(
     history = []
     with tqdm(range(num_epochs), desc=label, unit="epoch", disable=not progress) as bar:
         for number in bar:
-            params, state, loss = epoch(params, state, jax.random.fold_in(key, number))
+            key_of_epoch = jax.random.fold_in(key, number)
+            params, state, loss = epoch(params, state, list(data), scales, key_of_epoch)
             history.append(loss)
-            if number % 20 == 0:
+            if number % 20 == 0 or number == num_epochs - 1:
                 bar.set_postfix(loss=f"{float(loss):.4f}")
-    losses = np.array([float(loss) for loss in history])
-    if not np.isfinite(losses[-1]):
-        raise RunError(
-            f"the fit's loss is not finite after update {int(np.argmin(np.isfinite(losses)))}; "
-            "take a smaller learning rate, or look for frames with absurd forces"
-        )
-    return FitResult(params, losses)
+                if not np.isfinite(float(loss)):
+                    raise RunError(
+                        f"the fit's loss is not finite after epoch {number}; take a smaller "
+                        "learning rate, or look for frames with absurd forces"
+                    )
+    return FitResult(params, np.array([float(loss) for loss in history]))
 
 
 class Prediction(NamedTuple):
@@ -184,7 +186,7 @@ def predict(potential: Potential, params: Params, data: Sequence[Batch]) -> Pred
 
 
 def through_trajectory(
-    loss_fn: Callable[[Params, Array], Float[Array, ""]],
+    loss_fn: Callable[[Params, Array], tuple[Float[Array, ""], Int[Array, ""]]],
     params: Params,
     *,
     key: Array,
@@ -196,23 +198,24 @@ def through_trajectory(
 ) -> FitResult:
     """Adam on a loss that contains a simulation; returns the best parameters met.
 
-    `loss_fn(params, key)` runs the simulation (`simulate.rollout`) and compares what it measures;
-    its gradient goes through every step, so keep the window short of the horizon of chaos, some
+    `loss_fn(params, key)` runs the simulation (`simulate.rollout`), compares what it measures, and
+    returns the loss and the simulation's error bits; its gradient goes through every step, so keep the window short of the horizon of chaos, some
     hundred steps. The key is the same for every update: the loss is one function, and its
-    decrease is not noise. An update whose loss or gradient is not finite ends the fit.
+    decrease is not noise. An update with an error bit, or whose loss or gradient is not finite,
+    ends the fit.
 
     ```python
     result = through_trajectory(loss_fn, params, key=jax.random.key(0), num_updates=10)
     ```
     """
-    value_and_grad = jax.jit(jax.value_and_grad(loss_fn))
+    value_and_grad = jax.jit(jax.value_and_grad(loss_fn, has_aux=True))
     optimiser = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(learning_rate))
     state = optimiser.init(params)
     best, history = params, []
     with tqdm(range(num_updates + 1), desc=label, unit="update", disable=not progress) as bar:
         for _ in bar:
-            loss, gradient = value_and_grad(params, key)
-            if not _all_finite((loss, gradient)):
+            (loss, error), gradient = value_and_grad(params, key)
+            if int(error) or not _all_finite((loss, gradient)):
                 break
             if not history or loss < min(history):
                 best = params

@@ -51,6 +51,7 @@ def minimize(
     the Hessian in the derivative's linear system: a bias that keeps flat directions finite.
     ILL_CONDITIONED is set when the (damped) Hessian is not positive definite, or its condition
     number is beyond `max_condition`; both from Lanczos's estimates of the extreme eigenvalues.
+    A derivative whose linear system could not be solved is not a number.
 
     **Source:** Liu and Nocedal, Math. Program. 45, 503 (1989); implicit derivative as in
     Blondel et al., arXiv:2105.15183 (2021).
@@ -100,6 +101,10 @@ def _argmin_backward(options, residuals, cotangents):
     _, hessian = jax.linearize(lambda x: gradient_fn(x, args, closed_over), x)
     damped = lambda v: hessian(v) + damping * v
     adjoint, _ = cg(damped, cotangents[0], tol=1e-12, maxiter=20 * x.size)
+    # a system that was not solved must not pass for a derivative
+    scale = jnp.linalg.norm(cotangents[0])
+    solved = jnp.linalg.norm(damped(adjoint) - cotangents[0]) <= 1e-6 * scale
+    adjoint = jnp.where(solved, adjoint, jnp.nan)
     _, by_arguments = jax.vjp(lambda *a: gradient_fn(x, *a), args, closed_over)
     return jnp.zeros_like(x), *by_arguments(-adjoint)
 

@@ -107,7 +107,7 @@ def to_atoms(structure: Structure, species: tuple[str, ...]) -> Atoms:
 
 
 def pad(structure: Structure, num_atoms: int) -> Structure:
-    """Appends padding atoms at the origin until there are `num_atoms`.
+    """Appends padding atoms at the origin until there are `num_atoms`; no batch axes.
 
     ```python
     pad(structure, 64).mask.sum()  # still the number of real atoms

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from jaxvae_md import coverage, plot
 from jaxvae_md._typing import Params
-from jaxvae_md.assess import Assessment
+from jaxvae_md.assessment import Assessment
 from jaxvae_md.learn import Config, State
 from jaxvae_md.learn.evaluate import LabelErrors, error_table
 from jaxvae_md.learn.gaps import rejection, surroundings_of

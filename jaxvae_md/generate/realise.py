@@ -23,7 +23,7 @@ class Realised(NamedTuple):
     residual: Float[Array, ""]
     """root mean square difference between the atom's features and the request"""
     closest: Float[Array, ""]
-    """shortest pair distance over its lower limit; below 1 the structure is not physical"""
+    """shortest pair distance over its lower limit; TOO_CLOSE is set below 0.95"""
     error: Int[Array, ""]
     """error bits: NOT_FINITE, NOT_CONVERGED, ILL_CONDITIONED, STALE_NEIGHBORS, TOO_CLOSE"""
 

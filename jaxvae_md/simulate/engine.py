@@ -18,9 +18,12 @@ from tqdm import tqdm
 
 from jaxvae_md import errors, units
 from jaxvae_md._typing import Array, Params
+from jaxvae_md.errors import OptionError
 from jaxvae_md.neighbors import NeighborFns, NeighborList, is_stale, neighbor_list
 from jaxvae_md.potentials.potential import Potential
 from jaxvae_md.structure import Structure
+
+_MAX_RETRIES = 5
 
 
 class State(NamedTuple):
@@ -41,6 +44,8 @@ class Simulator(NamedTuple):
     step: Callable[[Params, State], State]
     potential: Potential
     neighbor_fns: NeighborFns
+    num_conserved: int
+    """components of the momentum that the ensemble conserves: not degrees of freedom"""
 
 
 class Trajectory(NamedTuple):
@@ -75,7 +80,7 @@ def nve(potential: Potential, dt: float = 1.0, skin: float = 0.5) -> Simulator:
     def init(key, mass, kT, **kwargs):
         return init_fn(key, kwargs.pop("position"), kT, mass=mass, **kwargs)
 
-    return _simulator(potential, init, step_fn, skin)
+    return _simulator(potential, init, step_fn, skin, num_conserved=3)
 
 
 def nvt_langevin(
@@ -109,7 +114,8 @@ def nvt_langevin(
     def init(key, mass, kT, **kwargs):
         return init_fn(key, kwargs.pop("position"), mass=mass, kT=kT, **kwargs)
 
-    return _simulator(potential, init, step_fn, skin)
+    # the thermostat acts on the centre of mass too
+    return _simulator(potential, init, step_fn, skin, num_conserved=0)
 
 
 def rollout(
@@ -136,12 +142,18 @@ def rollout(
     jax.grad(loss)(params)
     ```
     """
+    if num_steps % record_every:
+        raise OptionError(
+            f"{num_steps} steps are no multiple of record_every = {record_every}",
+            remedy="choose one that divides the number of steps",
+        )
     step = jax.checkpoint(simulator.step) if checkpoint else simulator.step
 
     def record(state, _):
         state, _ = lax.scan(lambda s, _: (step(params, s), None), state, length=record_every)
         energy = simulator.potential.energy(params, state.structure, state.neighbors)
-        return state, (state.structure.position, energy, temperature(state))
+        kelvin = temperature(state, simulator.num_conserved)
+        return state, (state.structure.position, energy, kelvin)
 
     state, (position, energy, kelvin) = lax.scan(record, state, length=num_steps // record_every)
     error = jnp.where(state.neighbors.overflow, errors.NEIGHBOR_OVERFLOW, 0)
@@ -167,7 +179,7 @@ def run(
 
     An overflowing neighbor list is allocated again with more room and the chunk repeated from its
     start. When a position is not finite, or the temperature exceeds `runaway` (K), the run stops
-    and the frames up to the last good chunk are returned with the error bit set: bad parameters
+    and the frames up to the last good one are returned with the error bit set: bad parameters
     must be seen, not raised.
 
     **Arguments:** `initial_temperature` in K of the velocities that are drawn; `num_steps` is
@@ -180,22 +192,29 @@ def run(
     fns = simulator.neighbor_fns
     neighbors = fns.allocate(structure, extra=1.15)
     state = _jit_init(simulator)(key, params, structure, neighbors, initial_temperature)
+    chunk = record_every * max(1, chunk // record_every)
     parts: list[Trajectory] = []
-    error = 0
+    error, done, retries = 0, 0, 0
     with tqdm(total=num_steps, desc=label, unit="step", disable=not progress) as bar:
-        done = 0
-        while (size := min(chunk, num_steps - done)) >= record_every:
+        while (size := min(chunk, num_steps - done) // record_every * record_every) > 0:
             after, part = _jit_rollout(simulator, size, record_every)(params, state)
-            if int(part.error) & errors.NEIGHBOR_OVERFLOW:
+            good = np.isfinite(np.asarray(part.position)).all(axis=(1, 2))
+            good &= np.asarray(part.temperature) < runaway
+            overflow = int(part.error) & errors.NEIGHBOR_OVERFLOW
+            if overflow and good.all() and retries < _MAX_RETRIES:
                 room = 1.3 * state.neighbors.index.shape[1] + 1
                 state = state._replace(neighbors=_allocate(fns, state.structure, int(room)))
+                retries += 1
                 continue
-            hot = float(jnp.max(part.temperature))
-            if int(part.error) or not hot < runaway:
-                error = errors.NOT_FINITE
+            kept = len(good) if good.all() else int(np.argmin(good))
+            fields = (part.position, part.potential_energy, part.temperature)
+            parts.append(
+                Trajectory(*(np.asarray(f)[:kept] for f in fields), error=np.zeros((), int))
+            )
+            if overflow or not good.all():
+                error = int(part.error) | (0 if good.all() else errors.NOT_FINITE)
                 break
-            parts.append(jax.tree.map(np.asarray, part))
-            state, done = after, done + size
+            state, done, retries = after, done + size, 0
             bar.update(size)
             bar.set_postfix(T=f"{float(part.temperature[-1]):.0f} K")
     if not parts:
@@ -209,15 +228,15 @@ def run(
     )
 
 
-def temperature(state: State) -> Float[Array, ""]:
-    """Kinetic temperature in K, for 3 n - 3 degrees of freedom.
+def temperature(state: State, num_conserved: int = 3) -> Float[Array, ""]:
+    """Kinetic temperature in K, for 3 n - `num_conserved` degrees of freedom.
 
     ```python
     temperature(simulator.init(key, params, structure, neighbors, 300.0))  # about 300
     ```
     """
     twice_kinetic = jnp.sum(state.dynamics.momentum**2 / state.dynamics.mass)
-    freedom = max(1, state.structure.position.size - 3)
+    freedom = max(1, state.structure.position.size - num_conserved)
     return twice_kinetic / (freedom * units.BOLTZMANN)
 
 
@@ -228,7 +247,9 @@ def masses(species: tuple[str, ...]) -> Float[np.ndarray, " s"]:
     return np.array([atomic_masses[atomic_numbers[symbol]] for symbol in species])
 
 
-def _simulator(potential: Potential, init_fn, step_fn, skin: float) -> Simulator:
+def _simulator(
+    potential: Potential, init_fn, step_fn, skin: float, num_conserved: int
+) -> Simulator:
     fns = neighbor_list(potential.cutoff, skin)
     table = masses(potential.species)
 
@@ -257,7 +278,7 @@ def _simulator(potential: Potential, init_fn, step_fn, skin: float) -> Simulator
         structure = state.structure._replace(position=dynamics.position)
         return State(dynamics, structure, neighbors)
 
-    return Simulator(init, step, potential, fns)
+    return Simulator(init, step, potential, fns, num_conserved)
 
 
 def _force_fn(potential: Potential):

@@ -12,7 +12,7 @@ from jaxvae_md import errors, io
 from jaxvae_md.coverage import CoverageModel, LocalRatio
 from jaxvae_md.descriptors import Standardizer
 from jaxvae_md.generate import Targets
-from jaxvae_md.learn.state import Dataset, State, from_tree, to_tree
+from jaxvae_md.learn.state import Dataset, State, Trial, from_tree, to_tree
 from jaxvae_md.simulate import Trajectory
 from jaxvae_md.structure import stack
 from tests import systems
@@ -160,9 +160,9 @@ def test_a_missing_file_and_a_folder_are_file_errors(tmp_path):
         assert caught.value.remedy
 
 
-def test_a_relocated_error_keeps_what_it_knew():
+def test_an_error_that_is_told_where_it_is_keeps_what_it_knew():
     error = errors.LabelError("no energy", frame=3, atom=5, remedy="add it")
-    told = io.relocated(error, file="a.extxyz")
+    told = error.at(file="a.extxyz", frame=9)
     assert type(told) is errors.LabelError
     assert (told.file, told.frame, told.atom, told.remedy) == ("a.extxyz", 3, 5, "add it")
     assert str(told) == "file a.extxyz, frame 3, atom 5: no energy\n  remedy: add it"
@@ -205,15 +205,16 @@ def test_a_checkpoint_gives_back_the_state(tmp_path):
     assert isinstance(back.coverage.ratios[1], LocalRatio)
 
 
-def test_a_checkpoint_keeps_arrays_without_elements(tmp_path):
+def test_a_checkpoint_keeps_parts_without_elements(tmp_path):
     # a simulation that blew up at once has no frames, and there may be no gap to fill
-    nothing = Trajectory(np.zeros((0, 8, 3)), np.zeros(0), np.zeros(0), np.array(2))
     targets = Targets(*(np.zeros((0, 3)),) * 2, *(np.zeros(0),) * 3)
-    tree = to_tree(full_state()._replace(targets=targets))
-    io.save_checkpoint(tmp_path / "checkpoint", {"state": tree, "run": nothing._asdict()})
-    back = io.load_checkpoint(tmp_path / "checkpoint")
-    assert_same(from_tree(back["state"]).targets, targets)
-    assert back["run"]["position"].shape == (0, 8, 3)
+    nothing = Trajectory(np.zeros((0, 8, 3)), np.zeros(0), np.zeros(0), np.array(2))
+    curves = dict.fromkeys(("r", "rdf_unlearned", "rdf_learned", "rdf_reference"), np.ones(4))
+    values = dict.fromkeys(("temperature", "energy_reference", "outside"), np.array(1.0))
+    trial = Trial(unlearned=nothing, learned=nothing, reference=None, **curves, **values)
+    state = full_state()._replace(targets=targets, trial=trial)
+    io.save_checkpoint(tmp_path / "checkpoint", to_tree(state))
+    assert_same(from_tree(io.load_checkpoint(tmp_path / "checkpoint")), state)
 
 
 def test_saving_a_checkpoint_again_replaces_it(tmp_path):

@@ -1,0 +1,234 @@
+from functools import cache
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxvae_md import fit
+from jaxvae_md.batching import batches
+from jaxvae_md.descriptors import Standardizer, chebyshev
+from jaxvae_md.errors import RunError
+from jaxvae_md.neighbors import neighbor_list
+from jaxvae_md.potentials import chebyshev_nn, compose, energy_and_forces, lennard_jones
+from jaxvae_md.simulate import nve, rollout
+from tests import systems
+from tests.argon import ARGON, CUTOFF, EPSILON, PARAMS, SIGMA, crystal
+from tests.asserts import assert_close
+
+KEY = jax.random.key(0)
+BEGIN = {"sigma": jnp.full((1, 1), 3.2), "epsilon": jnp.full((1, 1), 0.02)}
+TIMES = [(1, 1, 1), (2, 1, 1), (2, 2, 1), (1, 1, 1), (2, 1, 1), (1, 1, 1)]
+
+
+@cache
+def frames():
+    """Distorted crystals of 4, 8 and 16 atoms, and their neighbor lists."""
+    out = []
+    for seed, times in enumerate(TIMES):
+        structure = crystal(times)
+        scale = 1 + 0.01 * seed
+        noise = np.random.default_rng(seed).normal(0, 0.15, structure.position.shape)
+        position, cell = scale * structure.position + noise, scale * structure.cell
+        out.append(systems.make(position, cell))
+    return out
+
+
+def labels(potential, params):
+    allocate = neighbor_list(potential.cutoff).allocate
+    found = [energy_and_forces(potential.energy, params, s, allocate(s)) for s in frames()]
+    return np.array([float(e) for e, _ in found]), [np.asarray(f) for _, f in found]
+
+
+def data(num_batches=3, potential=ARGON):
+    parts = batches(frames(), potential.cutoff, num_batches)
+    return fit.prepare(potential, parts, *labels(ARGON, PARAMS))
+
+
+def reference_loss(params, energy_weight=3.0) -> np.ndarray:
+    """The loss of every frame, as the docstring of `force_matching` has it."""
+    energy, forces = labels(ARGON, PARAMS)
+    mine = labels(ARGON, params)
+    sizes = np.array([len(f) for f in forces])
+    rms = np.sqrt(np.mean(np.concatenate(forces) ** 2))
+    spread = np.std(energy / sizes)
+    force = [np.mean((a - b) ** 2) / rms**2 for a, b in zip(mine[1], forces, strict=True)]
+    return np.array(force) + energy_weight * ((mine[0] - energy) / sizes / spread) ** 2
+
+
+def test_force_matching_finds_sigma_and_epsilon():
+    result = fit.force_matching(ARGON, BEGIN, data(), key=KEY, num_steps=800, learning_rate=2e-2)
+    assert_close(result.params["sigma"], [[SIGMA]], 1e-3)
+    assert_close(result.params["epsilon"], [[EPSILON]], 1e-3)
+    assert result.history[-1] < 1e-4 * result.history[0]
+
+
+@pytest.mark.parametrize("num_batches", [1, 3])
+def test_the_loss_of_a_batch_is_that_of_its_frames_one_by_one(num_batches):
+    # no step of finite size is taken: every frame is met once with the parameters of the start
+    result = fit.force_matching(
+        ARGON,
+        BEGIN,
+        data(num_batches),
+        key=KEY,
+        num_steps=1,
+        batch_size=len(TIMES),
+        learning_rate=1e-12,
+    )
+    assert_close(result.history[0], reference_loss(BEGIN).mean(), 1e-9)
+
+
+def test_the_loss_does_not_depend_on_how_many_frames_an_update_sees():
+    # more frames are asked for than there are
+    losses = [
+        fit.force_matching(
+            ARGON,
+            BEGIN,
+            data(),
+            key=KEY,
+            num_steps=1,
+            batch_size=size,
+            learning_rate=1e-12,
+            energy_weight=0.5,
+        ).history[0]
+        for size in (len(TIMES), 4 * len(TIMES))
+    ]
+    assert_close(losses, np.full(2, reference_loss(BEGIN, 0.5).mean()), 1e-9)
+
+
+def test_the_loss_vanishes_at_the_truth():
+    result = fit.force_matching(ARGON, PARAMS, data(), key=KEY, num_steps=1, learning_rate=1e-12)
+    assert result.history[0] < 1e-20
+
+
+def test_a_fit_follows_from_its_key():
+    run = lambda seed: fit.force_matching(
+        ARGON, BEGIN, data(), key=jax.random.key(seed), num_steps=20, batch_size=2
+    )
+    assert np.array_equal(run(0).params["sigma"], run(0).params["sigma"])
+    assert np.array_equal(run(0).history, run(0).history)
+    assert not np.array_equal(run(0).params["sigma"], run(1).params["sigma"])
+
+
+def test_parameters_stay_where_they_make_sense():
+    start = {"sigma": jnp.full((1, 1), 3.4), "epsilon": jnp.full((1, 1), 1e-4)}
+    forces = [-f for f in labels(ARGON, PARAMS)[1]]
+    opposite = fit.prepare(ARGON, batches(frames(), CUTOFF), labels(ARGON, PARAMS)[0], forces)
+    result = fit.force_matching(
+        ARGON, start, opposite, key=KEY, num_steps=200, learning_rate=0.1, energy_weight=0.0
+    )
+    assert float(result.params["epsilon"].min()) > 0
+    assert float(result.params["sigma"].min()) > 0
+
+
+def test_a_fit_that_is_not_finite_is_an_error():
+    # atoms deep in each other's core
+    wild = {"sigma": jnp.full((1, 1), 1e40), "epsilon": jnp.full((1, 1), 1e200)}
+    plain = ARGON._replace(project=lambda params: params)
+    with pytest.raises(RunError, match="not finite"):
+        fit.force_matching(plain, wild, data(), key=KEY, num_steps=20)
+
+
+def full_model():
+    """A network beside a core, whose fit uses prepared descriptors in single precision."""
+    descriptor = chebyshev(("Ar",), CUTOFF, 4, CUTOFF, 4)
+    scale = Standardizer(np.zeros(10), np.full(10, 5.0))
+    return compose(
+        core=lennard_jones(("Ar",), CUTOFF, SIGMA, EPSILON),
+        network=chebyshev_nn(descriptor, scale, hidden=(8,)),
+    )
+
+
+def test_prediction_is_energy_and_forces_of_every_frame_in_order():
+    potential = full_model()
+    params = potential.init(KEY)
+    predicted = fit.predict(potential, params, batches(frames(), potential.cutoff))
+    energy, forces = labels(potential, params)
+    assert_close(predicted.energy, energy, 1e-9)
+    assert [f.shape for f in predicted.forces] == [f.shape for f in forces]
+    for mine, expected in zip(predicted.forces, forces, strict=True):
+        assert_close(mine, expected, 1e-9)
+
+
+def test_the_prepared_prediction_is_the_direct_one():
+    potential = full_model()
+    params = potential.init(KEY)
+    energy, forces = labels(potential, params)
+    parts = batches(frames(), potential.cutoff)
+    for part, batch in zip(data(potential=potential), parts, strict=True):
+        e, f = jax.vmap(potential.predict, in_axes=(None, 0))(params, part.features)
+        assert_close(e, energy[batch.frame], 1e-5)
+        for row, frame in enumerate(batch.frame):
+            assert_close(f[row][np.asarray(part.mask[row])], forces[frame], 1e-5)
+
+
+def test_prepared_labels_belong_to_their_frames():
+    energy, forces = labels(ARGON, PARAMS)
+    for part, batch in zip(data(), batches(frames(), CUTOFF), strict=True):
+        assert_close(part.energy, energy[batch.frame], 0)
+        for row, frame in enumerate(batch.frame):
+            mask = np.asarray(part.mask[row])
+            assert_close(np.asarray(part.forces[row])[mask], forces[frame], 0)
+            assert (np.asarray(part.forces[row])[~mask] == 0).all()
+
+
+def trajectory_loss():
+    """Positions after a short simulation, compared with those of the true parameters."""
+    simulator, structure = nve(ARGON, dt=5.0), crystal((1, 1, 1), rattle=0.2)
+    neighbors = simulator.neighbor_fns.allocate(structure, extra=1.5)
+
+    def final(params, key):
+        state = simulator.init(key, params, structure, neighbors, 60.0)
+        return rollout(simulator, params, state, 30)[0].structure.position
+
+    target = jax.jit(final)(PARAMS, KEY)
+    return lambda params, key: jnp.sum((final(params, key) - target) ** 2)
+
+
+def test_a_fit_through_a_trajectory_lowers_its_loss_and_returns_the_best():
+    loss = trajectory_loss()
+    start = {"sigma": jnp.full((1, 1), 3.35), "epsilon": jnp.full((1, 1), EPSILON)}
+    result = fit.through_trajectory(loss, start, key=KEY, num_updates=12, learning_rate=1e-2)
+    assert len(result.history) == 13
+    assert_close(result.history[0], loss(start, KEY), 1e-9)
+    assert result.history.min() < 0.1 * result.history[0]
+    assert_close(loss(result.params, KEY), result.history.min(), 1e-6)
+
+
+def test_the_best_parameters_are_returned_even_when_later_ones_are_worse():
+    loss = lambda params, key: jnp.abs(params["a"])
+    result = fit.through_trajectory(
+        loss, {"a": jnp.asarray(1.0)}, key=KEY, num_updates=30, learning_rate=0.3
+    )
+    assert result.history[-1] > result.history.min()
+    assert_close(abs(result.params["a"]), result.history.min(), 1e-12)
+
+
+def test_a_fit_through_a_trajectory_keeps_to_what_makes_sense():
+    project = lambda params: {"a": jnp.maximum(params["a"], 0.5)}
+    result = fit.through_trajectory(
+        lambda params, key: params["a"] ** 2,
+        {"a": jnp.asarray(1.0)},
+        key=KEY,
+        num_updates=30,
+        learning_rate=0.1,
+        project=project,
+    )
+    assert float(result.params["a"]) == 0.5
+
+
+def test_a_fit_through_a_trajectory_ends_before_it_is_not_finite():
+    loss = lambda params, key: jnp.where(params["a"] < 0.75, jnp.nan, 1.0) * params["a"]
+    result = fit.through_trajectory(
+        loss, {"a": jnp.asarray(1.0)}, key=KEY, num_updates=10, learning_rate=0.1
+    )
+    assert 1 < len(result.history) < 11
+    assert np.isfinite(result.history).all()
+    assert_close(result.params["a"], result.history[-1], 1e-12)
+
+
+def test_a_fit_that_is_never_finite_gives_back_its_start():
+    loss = lambda params, key: jnp.nan * params["a"]
+    result = fit.through_trajectory(loss, {"a": jnp.asarray(1.0)}, key=KEY)
+    assert len(result.history) == 0
+    assert float(result.params["a"]) == 1.0
