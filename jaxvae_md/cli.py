@@ -141,7 +141,7 @@ def _learn(
                 "--resume continues a run with its own data and options",
                 remedy="give --resume alone, or start a new run without it",
             )
-        _finish(_resume(resume, labeller, quiet), resume, None)
+        _finish(_resume(resume, labeller, quiet), resume)
         return
     check_free(out)
     name = labeller or ("sw" if data is None else "none")
@@ -153,19 +153,17 @@ def _learn(
         frames = silicon()
 
     _configure_jax()
-    from jaxvae_md.label import check_same_reference, get_labeller
+    from jaxvae_md.label import get_labeller
     from jaxvae_md.learn import Config
     from jaxvae_md.run import new_run
 
     reference = get_labeller(name)
     try:
-        if reference is not None:
-            check_same_reference(frames, reference, name)
         config = Config(seed=seed, labeller=name, **(_QUICK if quick else {}))
         final = new_run(frames, config, out, reference, progress=not quiet)
     except InputError as error:
         raise error.at(file=data or "the embedded set") from error
-    _finish(final, out, name)
+    _finish(final, out)
 
 
 def _resume(out: Path, labeller: str | None, quiet: bool) -> dict:
@@ -182,7 +180,7 @@ def _resume(out: Path, labeller: str | None, quiet: bool) -> dict:
     return resume(out, get_labeller(name), progress=not quiet)
 
 
-def _finish(final: dict, out: Path, labeller: str | None) -> None:
+def _finish(final: dict, out: Path) -> None:
     """The result in a few lines, and what to do next."""
     print(
         f"held-out errors: force {final['force_mae_mev_per_angstrom']:.0f} meV/angstrom, "

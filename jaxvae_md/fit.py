@@ -199,10 +199,10 @@ def through_trajectory(
     """Adam on a loss that contains a simulation; returns the best parameters met.
 
     `loss_fn(params, key)` runs the simulation (`simulate.rollout`), compares what it measures, and
-    returns the loss and the simulation's error bits; its gradient goes through every step, so keep the window short of the horizon of chaos, some
-    hundred steps. The key is the same for every update: the loss is one function, and its
-    decrease is not noise. An update with an error bit, or whose loss or gradient is not finite,
-    ends the fit.
+    returns the loss and the simulation's error bits; its gradient goes through every step, so keep
+    the window short of the horizon of chaos, some hundred steps. The key is the same for every
+    update: the loss is one function, and its decrease is not noise. An update with an error bit,
+    or whose loss or gradient is not finite, ends the fit.
 
     ```python
     result = through_trajectory(loss_fn, params, key=jax.random.key(0), num_updates=10)

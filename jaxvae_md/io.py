@@ -192,9 +192,17 @@ def _check_labels(atoms: Atoms) -> None:
                 remedy="give energy (eV, the whole cell) in the comment line and forces "
                 "(eV / angstrom) as columns, under these names",
             )
-    if not np.isfinite(results["energy"]):
+    try:
+        energy = float(results["energy"])
+        forces = np.asarray(results["forces"], float).reshape(len(atoms), 3)
+    except (TypeError, ValueError) as error:
+        raise LabelError(
+            f"energy or forces are not numbers of the right shape ({error})",
+            remedy="give one energy for each frame and three force components for each atom",
+        ) from None
+    if not np.isfinite(energy):
         raise LabelError("the energy is not finite", remedy="remove the frame or label it again")
-    finite = np.isfinite(results["forces"]).all(axis=1)
+    finite = np.isfinite(forces).all(axis=1)
     if not finite.all():
         raise LabelError(
             "the force is not finite",

@@ -14,7 +14,7 @@ import json
 import shutil
 import time
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +23,7 @@ import yaml
 from jaxvae_md import io
 from jaxvae_md._typing import Labeller
 from jaxvae_md.errors import FileError, OutputError
+from jaxvae_md.label import check_same_reference
 from jaxvae_md.learn import Config, State, start, steps
 from jaxvae_md.learn.gaps import accepted_frames
 from jaxvae_md.learn.loop import stages
@@ -71,10 +72,17 @@ def new_run(
     """
     out = Path(out)
     check_free(out)
+    if labeller is not None:
+        check_same_reference(frames, labeller, config.labeller)
     state, config = start(frames, config)
-    out.mkdir(parents=True, exist_ok=True)
-    io.write_text(out / CONFIG, yaml.safe_dump(config.as_dict(), sort_keys=False))
-    return _continue(state, config, out, labeller, [], progress)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(
+            f"cannot be made ({error})", file=out, remedy="give another folder with --out"
+        ) from None
+    _write_config(config, out)
+    return _continue(state, config, out, labeller, [], [], progress)
 
 
 def resume(out: str | Path, labeller: Labeller | None, progress: bool = False) -> dict[str, Any]:
@@ -87,12 +95,10 @@ def resume(out: str | Path, labeller: Labeller | None, progress: bool = False) -
     out = Path(out)
     config = load_config(out)
     name, state = _last_checkpoint(out)
-    records = [json.loads(line) for line in (out / METRICS).read_text().splitlines()]
     names = list(stages(None))
     done = names[: names.index(name) + 1]
-    return _continue(
-        state, config, out, labeller, [r for r in records if r["stage"] in done], progress
-    )
+    records = [r for r in _read_records(out / METRICS) if r["stage"] in done]
+    return _continue(state, config, out, labeller, records, done, progress)
 
 
 def load_config(out: str | Path) -> Config:
@@ -116,27 +122,57 @@ def _continue(
     out: Path,
     labeller: Labeller | None,
     records: list[dict[str, Any]],
+    done: Sequence[str],
     progress: bool,
 ) -> dict[str, Any]:
     names = list(stages(labeller))
-    if len(records) == len(names):
+    if len(done) == len(names):
         return records[-1]
     before = sum(record["seconds"] for record in records)
     began = lap = time.perf_counter()
-    remaining = steps(state, config, labeller, progress, first=names[len(records)])
-    for name, after, info in remaining:
+    for name, after, info in steps(state, config, labeller, progress, first=names[len(done)]):
         if name == "final":
             _write_structures(after, config, out, labeller)
             write_summary(after, config, records, out)
+            _write_config(with_temperature(config, after), out)
         io.save_checkpoint(out / CHECKPOINTS / f"{names.index(name):02d}_{name}", to_tree(after))
         now = time.perf_counter()
         # the last line has the time of the whole run, the others their stage's
         seconds = now - began + before if name == "final" else now - lap
         lap = now
         records.append({"stage": name, **info, "seconds": round(seconds, 2)})
-        io.write_text(out / METRICS, "".join(json.dumps(record) + "\n" for record in records))
+        lines = [json.dumps(_finite(record), allow_nan=False) + "\n" for record in records]
+        io.write_text(out / METRICS, "".join(lines))
         _remove_old_checkpoints(out)
     return records[-1]
+
+
+def with_temperature(config: Config, state: State) -> Config:
+    """The config with the temperature that the trial simulation had."""
+    if state.trial is None:
+        return config
+    return replace(config, temperature=float(state.trial.temperature))
+
+
+def _write_config(config: Config, out: Path) -> None:
+    io.write_text(out / CONFIG, yaml.safe_dump(config.as_dict(), sort_keys=False))
+
+
+def _finite(value: Any) -> Any:
+    """JSON has no NaN: what is not finite becomes null."""
+    if isinstance(value, dict):
+        return {k: _finite(v) for k, v in value.items()}
+    if isinstance(value, list):
+        return [_finite(v) for v in value]
+    return None if isinstance(value, float) and not np.isfinite(value) else value
+
+
+def _read_records(path: Path) -> list[dict[str, Any]]:
+    try:
+        return [json.loads(line) for line in path.read_text().splitlines()]
+    except (OSError, ValueError) as error:
+        remedy = "remove the folder and start the run again"
+        raise FileError(f"cannot be read ({error})", file=path, remedy=remedy) from None
 
 
 def _write_structures(state: State, config: Config, out: Path, labeller: Labeller | None) -> None:
@@ -155,7 +191,9 @@ def _last_checkpoint(out: Path) -> tuple[str, State]:
             return folder.name[3:], from_tree(io.load_checkpoint(folder))
         except FileError as error:
             print(f"warning: {error}")
-    raise FileError("no whole checkpoint", file=out, remedy="start the run again")
+    raise FileError(
+        "no whole checkpoint", file=out, remedy="remove the folder and start the run again"
+    )
 
 
 def _remove_old_checkpoints(out: Path) -> None:

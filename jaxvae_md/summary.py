@@ -14,12 +14,13 @@ from matplotlib.figure import Figure
 from jaxvae_md import coverage, plot
 from jaxvae_md._typing import Params
 from jaxvae_md.assessment import Assessment
-from jaxvae_md.learn import Config, State
+from jaxvae_md.descriptors import describe
+from jaxvae_md.learn import Config, State, model
 from jaxvae_md.learn.evaluate import LabelErrors, error_table
 from jaxvae_md.learn.gaps import rejection, surroundings_of
 from jaxvae_md.learn.potential_fit import predictions
 from jaxvae_md.learn.represent import latent_codes, reconstruction, standardized
-from jaxvae_md.learn.state import atoms_of, counts
+from jaxvae_md.learn.state import atoms_of, counts, frames_of
 from jaxvae_md.learn.trial import RECORD_EVERY
 from jaxvae_md.potentials import pair_energy
 from jaxvae_md.report import Picture, Section, Table, save_figure, write_report
@@ -120,7 +121,7 @@ def _sections(
                     figures["latent_map"],
                     "First two principal components of the latent codes: by label, and by "
                     "coverage (each environment judged by the other structures). Stars are the "
-                    "latent points of the generated structures.",
+                    "central atoms of the generated structures, as realised.",
                 ),
                 Picture(figures["vae_training"], "The VAE's evidence lower bound."),
             ],
@@ -244,8 +245,14 @@ def _latent_map(state: State, config: Config) -> Figure:
     scores = np.asarray(coverage.score(state.coverage, jnp.asarray(y), jnp.asarray(own)))
     labels = np.repeat(np.array(config.labels)[state.data.kind], counts(state)).tolist()
     stars = None
-    if state.generated is not None and state.targets is not None and state.generated.accepted.any():
-        stars = plane(state.targets.z[state.generated.accepted.astype(bool)])
+    if state.generated is not None and state.generated.accepted.any():
+        frames = frames_of(state.generated.structure, config.species)
+        chosen = np.nonzero(state.generated.accepted)[0]
+        x = describe([frames[i] for i in chosen], model.descriptor(config))
+        centers = np.stack(
+            [row[state.generated.center[i]] for row, i in zip(x, chosen, strict=True)]
+        )
+        stars = plane(latent_codes(state, config, centers))
     return plot.latent_map(
         plane(codes),
         labels,
@@ -335,7 +342,7 @@ def _rdf(state: State) -> Figure:
 
 
 def _vae_training(state: State) -> Figure:
-    names = {"vae_train": "training frames", "vae_held_out": "held-out frames"}
+    names = {"vae_train": "training frames", "vae_validation": "frames that decide when to stop"}
     curves = {
         label: (np.arange(len(state.history[name])), state.history[name])
         for name, label in names.items()

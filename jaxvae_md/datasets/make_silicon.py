@@ -1,6 +1,6 @@
 """Makes the embedded silicon set with the package's own simulator: `silicon.extxyz.gz`.
 
-    python -m jaxvae_md.datasets.make_silicon OUT.extxyz.gz
+    python -m jaxvae_md.datasets.make_silicon [OUT.extxyz.gz]
 
 Five labels, thirty frames each, energies, forces and stress by Stillinger-Weber; thermal and
 molten frames come from Langevin dynamics. Everything follows from one seed.
@@ -125,4 +125,4 @@ def _labelled(atoms: Atoms, label: str, kelvin: float) -> Atoms:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(sys.argv[1] if len(sys.argv) > 1 else "silicon.extxyz.gz")

@@ -80,7 +80,7 @@ def resolve(config: Config, frames: Sequence[Atoms], train: Sequence[int] | np.n
     ```
     """
     labels = tuple(sorted({label_of(atoms) for atoms in frames}))
-    nearest = config.nearest_distance or nearest_distance(frames)
+    nearest = config.nearest_distance or nearest_distance([frames[i] for i in train])
     start, reference, kelvin = _trial(frames, train)
     return replace(
         config,

@@ -10,6 +10,7 @@ from tqdm import tqdm
 from jaxvae_md import coverage, errors
 from jaxvae_md._typing import Array, Labeller
 from jaxvae_md.batching import batches
+from jaxvae_md.errors import LabelError
 from jaxvae_md.generate.decode import propose
 from jaxvae_md.generate.realise import Realised, realise
 from jaxvae_md.label import label
@@ -33,12 +34,16 @@ SKIN = 2.0
 """angstrom, of the neighbor lists with which structures are realised"""
 REJECTED_BY_ENERGY = 1 << 10
 REJECTED_AS_KNOWN = 1 << 11
+REJECTED_AS_MISSED = 1 << 12
+MAX_RESIDUAL = 0.3
+"""rms difference of the latent code from the requested one"""
 REASONS = {
     errors.NOT_FINITE: "not finite",
     errors.STALE_NEIGHBORS: "atoms moved too far",
     errors.TOO_CLOSE: "atoms too close",
     REJECTED_BY_ENERGY: "energy too high",
     REJECTED_AS_KNOWN: "not novel once realised",
+    REJECTED_AS_MISSED: "request not met",
 }
 
 
@@ -107,7 +112,10 @@ def label_generated(
     frames = accepted_frames(state, config)
     if labeller is None or not frames:
         return state, {"num_labelled": 0}
-    labelled = label(frames, labeller, progress)
+    try:
+        labelled = label(frames, labeller, progress)
+    except LabelError as error:
+        raise error.at(file="the generated structures") from error
     return state._replace(labels=to_dataset(labelled, config)), {"num_labelled": len(labelled)}
 
 
@@ -214,6 +222,8 @@ def _accept(
                 bits[number] |= REJECTED_BY_ENERGY
             if not novelty[number] > 1:
                 bits[number] |= REJECTED_AS_KNOWN
+            if not results[number].residual < MAX_RESIDUAL:
+                bits[number] |= REJECTED_AS_MISSED
     return Generated(
         structure=stack(structures),
         center=center,

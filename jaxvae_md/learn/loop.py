@@ -14,7 +14,7 @@ from jaxvae_md.learn.evaluate import evaluate
 from jaxvae_md.learn.gaps import generate, judge, label_generated
 from jaxvae_md.learn.potential_fit import fit_potential, refit_potential
 from jaxvae_md.learn.represent import describe, train_vae
-from jaxvae_md.learn.state import State
+from jaxvae_md.learn.state import State, resized
 from jaxvae_md.learn.trial import refine, simulate
 
 Stage = Callable[[State, Config, Array, bool], tuple[State, dict[str, Any]]]
@@ -73,6 +73,18 @@ def steps(
         yield name, state, info
 
 
+def next_round(state: State) -> State:
+    """The state with the last round's labels among the training data and its results gone."""
+    if state.labels is None:
+        return state
+    known = len(state.data.energy)
+    size = max(state.data.forces.shape[1], state.labels.forces.shape[1])
+    both = [resized(part, size) for part in (state.data, state.labels)]
+    data = jax.tree.map(lambda *leaves: np.concatenate(leaves), *both)
+    train = np.concatenate([state.train, known + np.arange(len(state.labels.energy))])
+    return State(round=state.round, data=data, train=train, test=state.test)
+
+
 def step(
     state: State, config: Config, labeller: Labeller | None = None, progress: bool = False
 ) -> tuple[State, dict[str, dict[str, Any]]]:
@@ -85,6 +97,7 @@ def step(
     ```
     """
     info = {}
+    state = next_round(state)
     for name, after, measured in steps(state, config, labeller, progress):
         state, info[name] = after, measured
     return state, info

@@ -31,19 +31,37 @@ def describe(state: State, config: Config, key: Array, progress: bool) -> tuple[
 
 
 def train_vae(state: State, config: Config, key: Array, progress: bool) -> tuple[State, dict]:
-    """The VAE on the environments of the training frames, judged on the held-out ones."""
-    z_train, z_test = standardized(state)
+    """The VAE on the environments of the training frames, judged on the held-out ones.
+
+    When to stop is decided by some of the training frames, which are then not trained on.
+    """
+    assert state.x is not None and state.standardizer is not None
+    z = np.asarray(state.standardizer.apply(jnp.asarray(state.x)))
+    fit, validation = _validation_frames(state, config)
     params, history = train(
         model.autoencoder(config),
-        z_train,
+        z[atoms_of(state, fit)],
         key=key,
-        x_test=z_test,
+        x_test=z[atoms_of(state, validation)],
         num_steps=config.vae_steps,
         progress=progress,
     )
-    curves = {"vae_train": history.elbo_train, "vae_held_out": history.elbo_test}
+    curves = {"vae_train": history.elbo_train, "vae_validation": history.elbo_test}
     state = state._replace(vae_params=params, history={**state.history, **curves})
     return state, {**reconstruction(state, config)[0], "num_epochs": len(history.elbo_test)}
+
+
+def _validation_frames(state: State, config: Config) -> tuple[np.ndarray, np.ndarray]:
+    """Training frames for the VAE's updates, and those that decide when it stops."""
+    rng = np.random.default_rng([config.seed, 1])
+    kinds = np.asarray(state.data.kind)
+    validation: list[int] = []
+    for kind in np.unique(kinds[state.train]):
+        members = rng.permutation(state.train[kinds[state.train] == kind])
+        if len(members) > 2:
+            validation += members[: max(1, len(members) // 12)].tolist()
+    chosen = np.array(validation or [state.train[0]])
+    return np.setdiff1d(state.train, chosen), np.sort(chosen)
 
 
 def standardized(state: State) -> tuple[np.ndarray, np.ndarray]:

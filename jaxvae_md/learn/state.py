@@ -18,7 +18,7 @@ from jaxvae_md.descriptors.standardize import Standardizer
 from jaxvae_md.generate.decode import Targets
 from jaxvae_md.learn.config import Config, label_of, resolve, split
 from jaxvae_md.simulate.engine import Trajectory
-from jaxvae_md.structure import Structure, from_atoms, stack, to_atoms
+from jaxvae_md.structure import Structure, append_zeros, from_atoms, stack, to_atoms
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -137,6 +137,21 @@ def to_dataset(frames: Sequence[Atoms], config: Config) -> Dataset:
         np.array([atoms.get_potential_energy() for atoms in frames]),
         forces,
         np.array([known.get(label_of(atoms), -1) for atoms in frames]),
+    )
+
+
+def resized(dataset: Dataset, size: int) -> Dataset:
+    """The same frames padded to `size` atoms."""
+    extra = size - dataset.forces.shape[1]
+    add = lambda array: append_zeros(array, extra, axis=1)
+    structure = dataset.structure
+    return dataset._replace(
+        structure=structure._replace(
+            position=add(structure.position),
+            species=add(structure.species),
+            mask=add(structure.mask),
+        ),
+        forces=add(dataset.forces),
     )
 
 

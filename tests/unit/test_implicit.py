@@ -114,6 +114,13 @@ def test_a_flat_direction_is_ill_conditioned():
     assert int(flat.error) == errors.ILL_CONDITIONED
 
 
+def test_a_derivative_that_is_not_determined_is_not_a_number():
+    objective = lambda x, a: (x[0] - a) ** 2 + 0 * x[1]
+    slope = jax.jacrev(lambda a: minimize(objective, jnp.zeros(2), a).x)(1.0)
+    assert_close(slope[0], 1.0, 1e-10)
+    assert np.isnan(slope[1])
+
+
 def test_a_saddle_is_ill_conditioned():
     saddle = minimize(lambda x, a: a * (x[0] ** 2 - x[1] ** 2), jnp.zeros(2), 1.0)
     assert int(saddle.error) == errors.ILL_CONDITIONED

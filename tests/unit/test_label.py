@@ -154,7 +154,7 @@ def test_a_single_frame_of_another_reference_is_refused(silicon, sw, number):
 def test_data_of_another_element_are_refused(sw):
     atoms = argon()
     atoms.calc = SinglePointCalculator(atoms, energy=0.0, forces=GOOD)
-    with pytest.raises(errors.LabelError, match="does not know this material") as caught:
+    with pytest.raises(errors.LabelError, match="Ar is not among") as caught:
         check_same_reference([atoms], sw, "sw")
     assert caught.value.frame == 0
 
