@@ -72,12 +72,13 @@ def assess(
 
     z, z_new = (np.asarray(standardizer.apply(np.concatenate(part))) for part in (x, x_new))
     cuts = np.cumsum([len(part) for part in x_new])[:-1]
-    verdict = coverage.verdict(model, score, kind, labels)
+    scores, kinds_new = np.split(score, cuts), np.split(kind, cuts)
+    verdict = coverage.verdict(model, scores, kinds_new, labels)
     return Assessment(
         verdict=verdict,
-        score=np.split(score, cuts),
+        score=scores,
         outside=np.split(verdict.outside, cuts),
-        nearest_kind=[[labels[k] for k in part] for part in np.split(kind, cuts)],
+        nearest_kind=[[labels[k] for k in part] for part in kinds_new],
         threshold=float(model.threshold),
         map_training=pca_reconstruction(z, z, 2)[1],
         map_new=pca_reconstruction(z, z_new, 2)[1],

@@ -44,6 +44,8 @@ POOLING_RADII = (1.7, 3.4)
 _REFERENCES_PER_STRUCTURE = 16
 _NUM_NEAREST = 3
 _NUM_DENSITY = 20
+_CONSPICUOUS = 0.2
+"""share of atoms outside the data at which a frame stands out"""
 
 
 class LocalRatio(NamedTuple):
@@ -228,31 +230,43 @@ class Verdict(NamedTuple):
 
 
 def verdict(
-    model: CoverageModel, scores: Float[Array, " m"], kinds: Int[Array, " m"], labels: Sequence[str]
+    model: CoverageModel,
+    scores: Sequence[Float[Array, " n"]],
+    kinds: Sequence[Int[Array, " n"]],
+    labels: Sequence[str],
 ) -> Verdict:
-    """One sentence on whether environments are covered by the training data.
+    """A sentence or two on whether frames are covered by the training data.
+
+    **Arguments:** `scores` and `kinds` of each frame's atoms, as `score` and `nearest_kind` give
+    them; `labels` the names of the kinds. A frame stands out when more than a fifth of its atoms
+    are outside.
 
     ```python
-    print(verdict(model, score(model, y), nearest_kind(model, y), labels).sentence)
+    print(verdict(model, [score(model, y)], [nearest_kind(model, y)], labels).sentence)
     ```
     """
-    outside = np.asarray(scores) > float(model.threshold)
-    share = float(outside.mean())
-    expected = float(model.false_alarm)
-    kinds = np.asarray(kinds)
-    if share <= 2 * expected:
-        judgement = (
+    by_frame = [np.asarray(part) > float(model.threshold) for part in scores]
+    outside, kind = np.concatenate(by_frame), np.concatenate([np.asarray(k) for k in kinds])
+    share, expected = float(outside.mean()), float(model.false_alarm)
+    standing_out = [i for i, part in enumerate(by_frame) if part.mean() > _CONSPICUOUS]
+    if share <= 2 * expected and not standing_out:
+        sentence = (
             f"NEW is covered: {share:.1%} of its {len(outside)} atoms look unlike the training "
             f"data, and {expected:.1%} would by chance."
         )
     else:
-        names, counts = np.unique(kinds[outside], return_counts=True)
-        nearest = labels[int(names[np.argmax(counts)])]
-        judgement = (
+        names, counts = np.unique(kind[outside], return_counts=True)
+        sentence = (
             f"{share:.1%} of the {len(outside)} atoms of NEW are outside the training data "
-            f"({expected:.1%} would be by chance); most of these resemble {nearest} most."
+            f"({expected:.1%} would be by chance); most of these resemble "
+            f"{labels[int(names[np.argmax(counts)])]} most."
         )
-    return Verdict(judgement, outside, share)
+        if standing_out:
+            sentence += (
+                f" In {len(standing_out)} of {len(by_frame)} frames more than "
+                f"{_CONSPICUOUS:.0%} of the atoms are outside, first in frame {standing_out[0]}."
+            )
+    return Verdict(sentence, outside, share)
 
 
 def _distance2(ratio: LocalRatio, y: Float[Array, " d"]) -> Float[Array, "s m"]:

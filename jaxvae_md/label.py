@@ -126,14 +126,14 @@ def check_same_reference(
     numbers = np.arange(len(frames))
     if name != "sw":
         numbers = np.unique(np.linspace(0, len(frames) - 1, 3).astype(int))
-    for number in numbers:
+    for number in map(int, numbers):
         atoms = frames[number]
         try:
             (again,) = label([atoms], labeller)
         except LabelError as error:
             raise LabelError(
                 f"the labeller {name} cannot label this frame of the data ({error.message})",
-                frame=int(number),
+                frame=number,
                 remedy="use --labeller none, or the labeller that made the data",
             ) from error
         worst = np.abs(again.get_forces() - atoms.get_forces()).max()
@@ -142,7 +142,7 @@ def check_same_reference(
             raise LabelError(
                 f"the labeller {name} did not make these labels: its forces differ by up to "
                 f"{worst:.3g} eV/angstrom, its energy by {shift:.3g} eV/atom",
-                frame=int(number),
+                frame=number,
                 remedy="labels of two references must not be mixed: use --labeller none, or the "
                 "labeller that made the data",
             )

@@ -249,9 +249,8 @@ def _latent_map(state: State, config: Config) -> Figure:
         frames = frames_of(state.generated.structure, config.species)
         chosen = np.nonzero(state.generated.accepted)[0]
         x = describe([frames[i] for i in chosen], model.descriptor(config))
-        centers = np.stack(
-            [row[state.generated.center[i]] for row, i in zip(x, chosen, strict=True)]
-        )
+        atoms = state.generated.center[chosen]
+        centers = np.stack([row[atom] for row, atom in zip(x, atoms, strict=True)])
         stars = plane(latent_codes(state, config, centers))
     return plot.latent_map(
         plane(codes),
@@ -290,7 +289,9 @@ def _pair_potential(state: State, config: Config) -> Figure:
     pairs = list(combinations_with_replacement(range(len(config.species)), 2))
 
     def phi(params: Params) -> np.ndarray:
-        sigma, epsilon = (np.asarray(params["core"][name]) for name in ("sigma", "epsilon"))
+        sigma, epsilon = (
+            np.asarray(params["lennard_jones"][name]) for name in ("sigma", "epsilon")
+        )
         curves = [pair_energy(r, sigma[a, b], epsilon[a, b], cutoff) for a, b in pairs]
         return np.asarray(curves)
 
@@ -325,6 +326,8 @@ def _side_by_side(state: State, config: Config) -> Figure:
         }
 
     runs = {"unlearned": run(state.trial.unlearned), "learned": run(state.trial.learned)}
+    if state.trial.refined is not None:
+        runs["refined"] = run(state.trial.refined)
     if state.trial.reference is not None:
         runs["reference"] = run(state.trial.reference)
     return plot.side_by_side(runs, float(state.trial.temperature))
@@ -338,6 +341,8 @@ def _rdf(state: State) -> Figure:
         "unlearned": state.trial.rdf_unlearned,
         "learned": state.trial.rdf_learned,
     }
+    if state.trial.rdf_refined is not None:
+        curves["refined"] = state.trial.rdf_refined
     return plot.radial_distribution(state.trial.r, curves)
 
 

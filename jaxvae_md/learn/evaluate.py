@@ -36,6 +36,8 @@ def evaluate(state: State, config: Config, key: Array, progress: bool) -> tuple[
         "energy_mae_mev_per_atom": total.energy["refined"],
         "force_mae_by_model": total.force,
         "energy_mae_by_model": total.energy,
+        "sigma_angstrom": np.asarray(state.params["lennard_jones"]["sigma"]).tolist(),
+        "epsilon_ev": np.asarray(state.params["lennard_jones"]["epsilon"]).tolist(),
         "vae_r2": figures["vae_r2"],
         "pca_r2": figures["pca_r2"],
         "active_dims": figures["active_dims"],

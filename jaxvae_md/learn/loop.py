@@ -74,12 +74,17 @@ def steps(
 
 
 def next_round(state: State) -> State:
-    """The state with the last round's labels among the training data and its results gone."""
-    if state.labels is None:
-        return state
+    """The state with the last round's labels among the training data and its results gone.
+
+    A generated structure counts as of the kind of the frame it was made from.
+    """
+    if state.labels is None or state.generated is None:
+        return State(round=state.round, data=state.data, train=state.train, test=state.test)
     known = len(state.data.energy)
     size = max(state.data.forces.shape[1], state.labels.forces.shape[1])
-    both = [resized(part, size) for part in (state.data, state.labels)]
+    begun_from = state.generated.start[state.generated.accepted.astype(bool)]
+    new = state.labels._replace(kind=state.data.kind[begun_from])
+    both = [resized(part, size) for part in (state.data, new)]
     data = jax.tree.map(lambda *leaves: np.concatenate(leaves), *both)
     train = np.concatenate([state.train, known + np.arange(len(state.labels.energy))])
     return State(round=state.round, data=data, train=train, test=state.test)

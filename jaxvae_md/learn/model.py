@@ -46,7 +46,11 @@ def network_model(config: Config, standardizer: Standardizer) -> Potential:
 
 
 def full_model(config: Config, standardizer: Standardizer) -> Potential:
-    """Atomic energies, Lennard-Jones core and network: {"reference", "core", "network"}."""
+    """Atomic energies, Lennard-Jones core and network.
+
+    Parameters: {"reference", "lennard_jones", "network"}; sigma is
+    `params["lennard_jones"]["sigma"]`.
+    """
     mean, scale = (tuple(map(float, values)) for values in standardizer)
     return _full(config, mean, scale)
 
@@ -69,7 +73,7 @@ def _lj_terms(config: Config) -> dict[str, Potential]:
     sigma = config.nearest_distance * 2 ** (-1 / 6)
     return {
         "reference": atomic_energy(config.species),
-        "core": lennard_jones(config.species, config.cutoff, sigma, 0.3),
+        "lennard_jones": lennard_jones(config.species, config.cutoff, sigma, 0.3),
     }
 
 

@@ -27,7 +27,7 @@ def fit_potential(state: State, config: Config, key: Array, progress: bool) -> t
     unlearned["reference"]["energy"] = _atomic_energies(state, config)
 
     lj = model.lj_model(config)
-    begin = {name: unlearned[name] for name in ("reference", "core")}
+    begin = {name: unlearned[name] for name in ("reference", "lennard_jones")}
     given = [(state.data, state.train)]
     lj_fit = fit.force_matching(
         lj,
@@ -53,7 +53,7 @@ def fit_potential(state: State, config: Config, key: Array, progress: bool) -> t
         label="fit full model",
     )
     fitted = {**lj_fit.params, "network": network_fit.params}
-    core = lj_fit.params["core"]
+    core = lj_fit.params["lennard_jones"]
     history = {**state.history, "fit": network_fit.history}
     return state._replace(unlearned=unlearned, lj=lj_fit.params, fitted=fitted, history=history), {
         "sigma_angstrom": np.asarray(core["sigma"]).round(4).tolist(),

@@ -74,6 +74,9 @@ class Trial(NamedTuple):
     """mean potential energy, eV per atom"""
     outside: Float[np.ndarray, ""]
     """share of the environments of the learned simulation outside the data"""
+    refined: Trajectory | None = None
+    """the simulation with the parameters that its gradient refined"""
+    rdf_refined: Float[np.ndarray, " bins"] | None = None
 
 
 class State(NamedTuple):

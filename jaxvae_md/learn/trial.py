@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import jax
@@ -10,8 +11,8 @@ import numpy as np
 from jax import lax
 from jaxtyping import Float
 
-from jaxvae_md import coverage, fit, units
-from jaxvae_md._typing import Array
+from jaxvae_md import coverage, errors, fit, units
+from jaxvae_md._typing import Array, Params
 from jaxvae_md.learn import model
 from jaxvae_md.learn.config import Config
 from jaxvae_md.learn.evaluate import force_mae
@@ -21,13 +22,14 @@ from jaxvae_md.learn.state import State, Trial, counts, frame
 from jaxvae_md.neighbors import neighbor_list
 from jaxvae_md.observables import radial_distribution
 from jaxvae_md.potentials import Potential, stillinger_weber
-from jaxvae_md.simulate import Trajectory, nvt_langevin, relax, rollout, run
+from jaxvae_md.simulate import Simulator, Trajectory, nvt_langevin, relax, rollout, run
 from jaxvae_md.structure import Structure
 
 FRICTION = 0.02
 """1/fs"""
 RECORD_EVERY = 10
 _RDF_WIDTH = 0.1
+_DEFAULT_TEMPERATURE = 300.0
 _MAX_SPOILED = 1.02
 """how much worse the training forces may become by the refinement"""
 
@@ -42,8 +44,32 @@ def simulate(state: State, config: Config, key: Array, progress: bool) -> tuple[
     full = model.full_model(config, state.standardizer)
     begin = frame(state.data.structure, config.trial_start)
     kelvin = config.temperature or _equipartition(state, config, full, begin)
-    simulated = lambda simulator, params, name: run(
-        simulator,
+    simulated = lambda potential, params, name: _simulate(
+        potential, params, begin, kelvin, config, key, progress, name
+    )
+    unlearned = simulated(full, state.unlearned, "MD unlearned")
+    learned = simulated(full, state.learned, "MD learned")
+    reference = None
+    if config.labeller == "sw":
+        sw = stillinger_weber()
+        reference = simulated(sw, sw.init(key), "MD reference")
+    trial = _compared(state, config, begin, kelvin, unlearned, learned, reference)
+    state = state._replace(trial=trial)
+    return state, figures(state)
+
+
+def _simulate(
+    potential: Potential,
+    params: Params,
+    begin: Structure,
+    kelvin: float,
+    config: Config,
+    key: Array,
+    progress: bool,
+    name: str,
+) -> Trajectory:
+    return run(
+        _simulator(potential, config.time_step, kelvin),
         # one precision for all, so that the runs share what is compiled
         jax.tree.map(lambda leaf: jnp.asarray(leaf, float), params),
         begin,
@@ -54,17 +80,12 @@ def simulate(state: State, config: Config, key: Array, progress: bool) -> tuple[
         progress=progress,
         label=name,
     )
-    by_model = nvt_langevin(full, config.time_step, kelvin, FRICTION)
-    unlearned = simulated(by_model, state.unlearned, "MD unlearned")
-    learned = simulated(by_model, state.learned, "MD learned")
-    reference = None
-    if config.labeller == "sw":
-        sw = stillinger_weber()
-        by_reference = nvt_langevin(sw, config.time_step, kelvin, FRICTION)
-        reference = simulated(by_reference, sw.init(key), "MD reference")
-    trial = _compared(state, config, begin, kelvin, unlearned, learned, reference)
-    state = state._replace(trial=trial)
-    return state, figures(state)
+
+
+@lru_cache(maxsize=4)
+def _simulator(potential: Potential, time_step: float, kelvin: float) -> Simulator:
+    """The thermostat of the trial; one object, so that its runs share what is compiled."""
+    return nvt_langevin(potential, time_step, kelvin, FRICTION)
 
 
 def _compared(
@@ -111,24 +132,29 @@ def _equipartition(state: State, config: Config, potential: Potential, begin: St
     """Temperature (K) of the reference frames when the file does not give it.
 
     In a harmonic crystal the potential energy lies 3/2 kT per atom above the minimum, which is
-    found by relaxing the start frame with the learned potential. For liquids an upper estimate.
+    found by relaxing the start frame with the learned potential. For liquids an upper estimate;
+    300 K when the relaxation fails.
     """
     fns = neighbor_list(potential.cutoff, skin=2.0)
-    relaxed = jax.jit(lambda p, s, n: relax(potential, p, s, n, skin=2.0, tolerance=1e-3))
+    relaxation = jax.jit(lambda p, s, n: relax(potential, p, s, n, skin=2.0, tolerance=1e-3))
     params = jax.tree.map(lambda leaf: jnp.asarray(leaf, float), state.learned)
-    ground = relaxed(params, begin, fns.allocate(begin)).energy / len(begin.position)
-    kelvin = (_reference_energy(state, config) - float(ground)) / (1.5 * units.BOLTZMANN)
-    return round(float(np.clip(kelvin, 50.0, 3000.0)), -1) if np.isfinite(kelvin) else 300.0
+    relaxed = relaxation(params, begin, fns.allocate(begin))
+    ground = float(relaxed.energy) / len(begin.position)
+    kelvin = (_reference_energy(state, config) - ground) / (1.5 * units.BOLTZMANN)
+    if int(relaxed.error) & ~errors.ILL_CONDITIONED or not np.isfinite(kelvin):
+        return _DEFAULT_TEMPERATURE
+    return round(float(np.clip(kelvin, 50.0, 3000.0)), -1)
 
 
 def refine(state: State, config: Config, key: Array, progress: bool) -> tuple[State, dict]:
     """Gradient descent through the simulation on its RDF and mean energy.
 
     Windows start from frames of the learned simulation. The result is kept only when it lowers
-    the loss and does not spoil the forces of the training frames.
+    the loss, does not spoil the forces of the training frames, and finishes the simulation.
     """
-    assert state.trial is not None and state.standardizer is not None
-    learned = state.trial.learned
+    trial = state.trial
+    assert trial is not None and state.standardizer is not None
+    learned = trial.learned
     if config.refine_updates == 0 or int(learned.error) or not len(learned.position):
         return state._replace(refined=state.learned), {"kept": False, "reason": "no stable MD"}
     potential = model.full_model(config, state.standardizer)
@@ -145,16 +171,34 @@ def refine(state: State, config: Config, key: Array, progress: bool) -> tuple[St
     )
     if not len(result.history):
         return state._replace(refined=state.learned), {"kept": False, "reason": "not finite"}
-    errors = predictions(state._replace(refined=result.params), config)
-    before, after = (force_mae(state, errors[name], state.train) for name in ("learned", "refined"))
+    predicted = predictions(state._replace(refined=result.params), config)
+    before, after = (
+        force_mae(state, predicted[name], state.train) for name in ("learned", "refined")
+    )
     kept = after <= _MAX_SPOILED * before and result.history.min() < result.history[0]
-    return state._replace(refined=result.params if kept else state.learned), {
-        "kept": bool(kept),
+    info = {
         "loss_before": float(result.history[0]),
         "loss_after": float(result.history.min()),
         "train_force_mae_before_mev": 1e3 * before,
         "train_force_mae_after_mev": 1e3 * after,
     }
+    if kept:
+        assert config.trial_start is not None
+        begin = frame(state.data.structure, config.trial_start)
+        kelvin = float(trial.temperature)
+        again = _simulate(
+            potential, result.params, begin, kelvin, config, key, progress, "MD refined"
+        )
+        kept = not int(again.error)
+        rdf = _mean_rdf(begin, _equilibrated(again), np.asarray(trial.r))
+        state = state._replace(trial=trial._replace(refined=again, rdf_refined=rdf))
+        info["rdf_rmse_refined"] = _rms(rdf - np.asarray(trial.rdf_reference))
+    refined = result.params if kept else state.learned
+    return state._replace(refined=refined), {"kept": bool(kept), **info}
+
+
+def _rms(values: np.ndarray) -> float:
+    return float(np.sqrt(np.mean(values**2)))
 
 
 def figures(state: State) -> dict[str, Any]:
@@ -162,7 +206,7 @@ def figures(state: State) -> dict[str, Any]:
     trial = state.trial
     assert trial is not None
     num = trial.learned.position.shape[1]
-    error = lambda g: float(np.sqrt(np.mean((g - trial.rdf_reference) ** 2)))
+    error = lambda g: _rms(np.asarray(g) - np.asarray(trial.rdf_reference))
     mean = lambda t: float(np.mean(_tail(t.potential_energy))) / num if len(t.position) else None
     return {
         "temperature_k": float(trial.temperature),
@@ -183,7 +227,7 @@ def _window_loss(state: State, config: Config, potential: Potential):
     assert config.trial_start is not None and config.cutoff is not None
     kelvin = float(trial.temperature)
     begin = frame(state.data.structure, config.trial_start)
-    simulator = nvt_langevin(potential, config.time_step, kelvin, FRICTION)
+    simulator = _simulator(potential, config.time_step, kelvin)
     num = len(trial.learned.position)
     frames = np.linspace(num // 4, num - 1, config.refine_replicas).astype(int)
     starts = jnp.asarray(trial.learned.position[frames])
@@ -192,28 +236,34 @@ def _window_loss(state: State, config: Config, potential: Potential):
     rdf_list = jax.tree.map(jnp.asarray, rdf_fns.allocate(begin, extra=1.5))
     lists = jax.tree.map(jnp.asarray, simulator.neighbor_fns.allocate(begin, extra=1.3))
     kT = units.BOLTZMANN * kelvin
-    every = max(1, config.refine_window // 5)
+    num_records = min(5, config.refine_window)
+    every = config.refine_window // num_records
 
     def window(params, position, key):
         structure = jax.tree.map(jnp.asarray, begin)._replace(position=position)
         neighbors = simulator.neighbor_fns.update(structure, lists)
         initial = simulator.init(key, params, structure, neighbors, kelvin)
         _, trajectory = rollout(
-            simulator, params, initial, config.refine_window, every, checkpoint=True
+            simulator, params, initial, every * num_records, every, checkpoint=True
         )
 
         def rdf(position):
             moved = structure._replace(position=position)
-            return radial_distribution(moved, rdf_fns.update(moved, rdf_list), r, _RDF_WIDTH)
+            near = rdf_fns.update(moved, rdf_list)
+            return radial_distribution(moved, near, r, _RDF_WIDTH), near.overflow
 
-        g = jnp.mean(lax.map(rdf, trajectory.position), axis=0)
-        return g, jnp.mean(trajectory.potential_energy) / len(position)
+        g, overflow = lax.map(rdf, trajectory.position)
+        bits = jnp.where(jnp.any(overflow), errors.NEIGHBOR_OVERFLOW, 0) | trajectory.error
+        energy = jnp.mean(trajectory.potential_energy) / len(position)
+        return jnp.mean(g, axis=0), energy, bits
 
     def loss_fn(params, key):
         keys = jax.random.split(key, len(starts))
-        g, energy = lax.map(lambda a: window(params, *a), (starts, keys))
-        rdf_term = jnp.mean((jnp.mean(g, axis=0) - target) ** 2)
-        return rdf_term + ((jnp.mean(energy) - trial.energy_reference) / kT) ** 2
+        g, energy, bits = lax.map(lambda a: window(params, *a), (starts, keys))
+        loss = ((jnp.mean(energy) - trial.energy_reference) / kT) ** 2
+        if np.isfinite(np.asarray(trial.rdf_reference)).all():
+            loss += jnp.mean((jnp.mean(g, axis=0) - target) ** 2)
+        return loss, jnp.max(bits)
 
     return loss_fn
 
@@ -221,11 +271,14 @@ def _window_loss(state: State, config: Config, potential: Potential):
 def _mean_rdf(
     begin: Structure, positions: Float[Array, "t n 3"] | None, r: Float[np.ndarray, " bins"]
 ) -> Float[np.ndarray, " bins"]:
-    """RDF of one structure, or the mean over a trajectory that starts near it."""
+    """RDF of one structure, or the mean over a trajectory that starts near it.
+
+    Not a number without frames, and where a direction is not periodic: there is no density.
+    """
     fns = neighbor_list(float(r[-1]) + 3 * _RDF_WIDTH)
     if positions is None:
         positions = np.asarray(begin.position)[None]
-    if not len(positions):
+    if not len(positions) or not begin.pbc.all():
         return np.full(len(r), np.nan)
 
     # every frame has its own list: a bad simulation packs atoms as no other frame does
