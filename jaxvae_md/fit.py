@@ -102,9 +102,7 @@ def force_matching(
     counts = [len(part.energy) for part in data]
     updates_per_epoch = max(1, round(sum(counts) / batch_size))
     shares = [max(1, round(count / updates_per_epoch)) for count in counts]
-    weights = [
-        c / (updates_per_epoch * s) / batch_size for c, s in zip(counts, shares, strict=True)
-    ]
+    weights = [c / (s * sum(counts)) for c, s in zip(counts, shares, strict=True)]
     scales = tuple(jnp.asarray(scale) for scale in _label_scales(data))
     num_epochs = max(1, round(num_steps / updates_per_epoch))
     schedule = optax.warmup_cosine_decay_schedule(

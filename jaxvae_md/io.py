@@ -6,7 +6,8 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -86,18 +87,26 @@ def write_frames(path: str | Path, frames: Sequence[Atoms]) -> None:
     """
     from ase.io import write
 
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.part")
-    write(temporary, list(frames), format="extxyz")
-    os.replace(temporary, path)
+    with _replaced(path) as temporary:
+        write(temporary, list(frames), format="extxyz")
 
 
 def write_text(path: str | Path, text: str) -> None:
     """Writes a text file atomically."""
+    with _replaced(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+@contextmanager
+def _replaced(path: str | Path) -> Iterator[Path]:
+    """A temporary path that takes the file's place when all went well, and goes otherwise."""
     path = Path(path)
     temporary = path.with_name(f".{path.name}.part")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def save_checkpoint(folder: str | Path, tree: dict[str, Any]) -> None:

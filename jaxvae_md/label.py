@@ -69,7 +69,7 @@ def get_labeller(name: str) -> Labeller | None:
         sys.path.insert(0, here)
     try:
         labeller: Labeller = getattr(importlib.import_module(module), function)
-    except (ImportError, AttributeError) as error:
+    except Exception as error:  # a module may raise anything while it is imported
         raise OptionError(f"labeller {name!r} cannot be imported: {error}", remedy=remedy) from None
     if not callable(labeller):
         raise OptionError(f"labeller {name!r} is not a function", remedy=remedy)

@@ -89,8 +89,8 @@ def perpendicular_widths(cell: Float[Array, "3 3"]) -> Float[Array, 3]:
 def neighbor_list(cutoff: float, skin: float = 0.0) -> NeighborFns:
     """A neighbor list of all pairs within `cutoff + skin` (angstrom).
 
-    `allocate(structure, extra=1.0)` runs on the host and decides the capacity (the largest count
-    times `extra`); `update(structure, neighbors)` builds the list again for new positions in the
+    `allocate(structure, extra=1.0, capacity=1)` runs on the host and decides the capacity (the
+    largest count times `extra`, at least `capacity`); `update(structure, neighbors)` builds the list again for new positions in the
     same shapes and sets `overflow` when they do not suffice; `is_stale` tells when an atom moved
     more than half the skin.
 
@@ -102,11 +102,11 @@ def neighbor_list(cutoff: float, skin: float = 0.0) -> NeighborFns:
     """
     radius = cutoff + skin
 
-    def allocate(structure: Structure, extra: float = 1.0) -> NeighborList:
+    def allocate(structure: Structure, extra: float = 1.0, capacity: int = 1) -> NeighborList:
         real = np.asarray(structure.mask)
         i, j, shift = host_pairs(structure, radius)
         count = np.bincount(i, minlength=len(real))
-        capacity = max(1, int(np.ceil(count.max(initial=0) * extra)))
+        capacity = max(capacity, int(np.ceil(count.max(initial=0) * extra)))
         slot = np.arange(len(i)) - np.repeat(np.cumsum(count) - count, count)
         index = np.zeros((len(real), capacity), np.int32)
         shifts = np.zeros((len(real), capacity, 3), np.int32)

@@ -23,7 +23,7 @@ from jaxvae_md.neighbors import NeighborFns, NeighborList, is_stale, neighbor_li
 from jaxvae_md.potentials.potential import Potential
 from jaxvae_md.structure import Structure
 
-_MAX_RETRIES = 5
+_MAX_RETRIES = 8
 
 
 class State(NamedTuple):
@@ -147,18 +147,33 @@ def rollout(
             f"{num_steps} steps are no multiple of record_every = {record_every}",
             remedy="choose one that divides the number of steps",
         )
+    state, (position, energy, kelvin, bits) = _recorded(
+        simulator, params, state, num_steps, record_every, checkpoint
+    )
+    error = lax.reduce(bits, np.zeros((), bits.dtype), lax.bitwise_or, (0,))
+    return state, Trajectory(position, energy, kelvin, error)
+
+
+def _recorded(
+    simulator: Simulator,
+    params: Params,
+    state: State,
+    num_steps: int,
+    record_every: int,
+    checkpoint: bool = False,
+) -> tuple[State, tuple[Array, Array, Array, Array]]:
+    """The state after the steps; position, energy, temperature and error bits of every record."""
     step = jax.checkpoint(simulator.step) if checkpoint else simulator.step
 
     def record(state, _):
         state, _ = lax.scan(lambda s, _: (step(params, s), None), state, length=record_every)
         energy = simulator.potential.energy(params, state.structure, state.neighbors)
         kelvin = temperature(state, simulator.num_conserved)
-        return state, (state.structure.position, energy, kelvin)
+        bits = jnp.where(state.neighbors.overflow, errors.NEIGHBOR_OVERFLOW, 0)
+        bits |= jnp.where(jnp.all(jnp.isfinite(state.structure.position)), 0, errors.NOT_FINITE)
+        return state, (state.structure.position, energy, kelvin, bits)
 
-    state, (position, energy, kelvin) = lax.scan(record, state, length=num_steps // record_every)
-    error = jnp.where(state.neighbors.overflow, errors.NEIGHBOR_OVERFLOW, 0)
-    error |= jnp.where(jnp.all(jnp.isfinite(state.structure.position)), 0, errors.NOT_FINITE)
-    return state, Trajectory(position, energy, kelvin, error)
+    return lax.scan(record, state, length=num_steps // record_every)
 
 
 def run(
@@ -193,39 +208,41 @@ def run(
     neighbors = fns.allocate(structure, extra=1.15)
     state = _jit_init(simulator)(key, params, structure, neighbors, initial_temperature)
     chunk = record_every * max(1, chunk // record_every)
-    parts: list[Trajectory] = []
+    parts: list[list[np.ndarray]] = []
     error, done, retries = 0, 0, 0
     with tqdm(total=num_steps, desc=label, unit="step", disable=not progress) as bar:
         while (size := min(chunk, num_steps - done) // record_every * record_every) > 0:
-            after, part = _jit_rollout(simulator, size, record_every)(params, state)
-            good = np.isfinite(np.asarray(part.position)).all(axis=(1, 2))
-            good &= np.asarray(part.temperature) < runaway
-            overflow = int(part.error) & errors.NEIGHBOR_OVERFLOW
-            if overflow and good.all() and retries < _MAX_RETRIES:
-                room = 1.3 * state.neighbors.index.shape[1] + 1
-                state = state._replace(neighbors=_allocate(fns, state.structure, int(room)))
+            after, (*fields, bits) = _jit_recorded(simulator, size, record_every)(params, state)
+            fields, bits = [np.asarray(field) for field in fields], np.asarray(bits)
+            wild = (bits & errors.NOT_FINITE != 0) | ~(fields[2] < runaway)
+            first_wild = _first(wild)
+            first_overflow = _first(bits & errors.NEIGHBOR_OVERFLOW != 0)
+            # what is not a number overflows every list, so it gets a single chance
+            lost = bits[min(first_overflow, len(bits) - 1)] & errors.NOT_FINITE
+            allowed = 1 if lost else _MAX_RETRIES
+            if first_overflow <= first_wild and first_overflow < size and retries < allowed:
+                room = 2 * state.neighbors.index.shape[1] + 1
+                state = state._replace(neighbors=_allocate(fns, state.structure, room))
                 retries += 1
                 continue
-            kept = len(good) if good.all() else int(np.argmin(good))
-            fields = (part.position, part.potential_energy, part.temperature)
-            parts.append(
-                Trajectory(*(np.asarray(f)[:kept] for f in fields), error=np.zeros((), int))
-            )
-            if overflow or not good.all():
-                error = int(part.error) | (0 if good.all() else errors.NOT_FINITE)
+            kept = min(first_wild, first_overflow, len(bits))
+            parts.append([field[:kept] for field in fields])
+            if kept < len(bits):
+                error = int(bits[kept]) | (errors.NOT_FINITE if wild[kept] else 0)
                 break
             state, done, retries = after, done + size, 0
             bar.update(size)
-            bar.set_postfix(T=f"{float(part.temperature[-1]):.0f} K")
+            bar.set_postfix(T=f"{fields[2][-1]:.0f} K")
     if not parts:
         n = structure.position.shape[0]
-        return Trajectory(np.zeros((0, n, 3)), np.zeros(0), np.zeros(0), np.array(error))
-    return Trajectory(
-        position=np.concatenate([part.position for part in parts]),
-        potential_energy=np.concatenate([part.potential_energy for part in parts]),
-        temperature=np.concatenate([part.temperature for part in parts]),
-        error=np.array(error),
-    )
+        parts.append([np.zeros((0, n, 3)), np.zeros(0), np.zeros(0)])
+    position, energy, kelvin = (np.concatenate(column) for column in zip(*parts, strict=True))
+    return Trajectory(position, energy, kelvin, np.array(error))
+
+
+def _first(flags: np.ndarray) -> int:
+    """Index of the first flag that is set; beyond every index when none is."""
+    return int(np.argmax(flags)) if flags.any() else np.iinfo(int).max
 
 
 def temperature(state: State, num_conserved: int = 3) -> Float[Array, ""]:
@@ -295,9 +312,8 @@ def _shift(position, displacement, **_):
 
 def _allocate(fns: NeighborFns, structure: Structure, capacity: int) -> NeighborList:
     """A fresh list with at least the given capacity."""
-    fresh = fns.allocate(jax.tree.map(np.asarray, structure))
-    room = max(1.0, capacity / fresh.index.shape[1])
-    return jax.tree.map(jnp.asarray, fns.allocate(jax.tree.map(np.asarray, structure), extra=room))
+    on_host = jax.tree.map(np.asarray, structure)
+    return jax.tree.map(jnp.asarray, fns.allocate(on_host, capacity=capacity))
 
 
 @lru_cache(maxsize=32)
@@ -306,5 +322,5 @@ def _jit_init(simulator: Simulator):
 
 
 @lru_cache(maxsize=32)
-def _jit_rollout(simulator: Simulator, num_steps: int, record_every: int):
-    return jax.jit(partial(rollout, simulator, num_steps=num_steps, record_every=record_every))
+def _jit_recorded(simulator: Simulator, num_steps: int, record_every: int):
+    return jax.jit(partial(_recorded, simulator, num_steps=num_steps, record_every=record_every))

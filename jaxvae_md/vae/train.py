@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import partial
+from functools import lru_cache, partial
 from typing import NamedTuple
 
 import jax
@@ -56,8 +56,7 @@ def train(
     batch_size = min(batch_size, len(x))
     steps_per_epoch = len(x) // batch_size
     num_epochs = max(1, round(num_steps / steps_per_epoch))
-    schedule = optax.cosine_onecycle_schedule(num_epochs * steps_per_epoch, learning_rate, 0.1)
-    optimiser = optax.chain(optax.clip_by_global_norm(10.0), optax.adam(schedule))
+    optimiser = _optimiser(learning_rate, num_epochs * steps_per_epoch)
 
     params = model.init(jax.random.fold_in(key, 0))
     state = optimiser.init(params)
@@ -87,6 +86,13 @@ def train(
                 break
             bar.set_postfix(elbo=f"{on_test:.2f}")
     return best, History(*(np.array(column) for column in zip(*history, strict=True)))
+
+
+@lru_cache(maxsize=8)
+def _optimiser(learning_rate: float, num_steps: int) -> optax.GradientTransformation:
+    """One object for the same settings, so that a second training compiles nothing."""
+    schedule = optax.cosine_onecycle_schedule(num_steps, learning_rate, 0.1)
+    return optax.chain(optax.clip_by_global_norm(10.0), optax.adam(schedule))
 
 
 @partial(jax.jit, static_argnums=(0, 1, 2))

@@ -219,8 +219,9 @@ def test_relaxation_without_fixed_atoms_keeps_the_centre():
     def centre_and_derivative(position):
         moved = structure._replace(position=position)
         mean = lambda p: jnp.mean(
-            relax(potential, params, moved._replace(position=p), neighbors, skin=2.0)
-            .structure.position[:, 1]
+            relax(
+                potential, params, moved._replace(position=p), neighbors, skin=2.0
+            ).structure.position[:, 1]
         )
         return mean(position), jax.grad(mean)(position)
 
@@ -237,7 +238,13 @@ def test_the_minimum_does_not_depend_on_where_free_atoms_started():
     def loss(position):
         moved = structure._replace(position=position)
         result = relax(
-            potential, potential.init(None), moved, neighbors, fixed=fixed, skin=2.0, tolerance=1e-12
+            potential,
+            potential.init(None),
+            moved,
+            neighbors,
+            fixed=fixed,
+            skin=2.0,
+            tolerance=1e-12,
         )
         return loss_of(result.structure.position)
 

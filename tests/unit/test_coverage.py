@@ -83,7 +83,7 @@ def test_the_stated_share_of_false_alarms_moves_the_threshold(silicon):
 def test_the_verdict_of_known_frames_and_of_surfaces(silicon):
     def sentence(y):
         kind = coverage.nearest_kind(silicon.model, jnp.asarray(y))
-        return coverage.verdict(silicon.model, scores(silicon.model, y), kind, silicon.labels)
+        return coverage.verdict(silicon.model, [scores(silicon.model, y)], [kind], silicon.labels)
 
     covered, outside = sentence(silicon.known), sentence(silicon.surface)
     assert covered.sentence.startswith("NEW is covered")
@@ -222,14 +222,15 @@ def test_verdict_counts_the_outsiders_and_names_whom_they_resemble():
     model = cloud_model()._replace(threshold=jnp.asarray(1.0), false_alarm=jnp.asarray(0.1))
     labels = ["crystal", "melt"]
     score, kind = np.array([0.0, 2.0, 3.0, 0.5]), np.array([0, 1, 1, 0])
-    bad = coverage.verdict(model, score, kind, labels)
+    bad = coverage.verdict(model, [score[:1], score[1:]], [kind[:1], kind[1:]], labels)
     assert bad.sentence == (
         "50.0% of the 4 atoms of NEW are outside the training data (10.0% would be by chance); "
-        "most of these resemble melt most."
+        "most of these resemble melt most. In 1 of 2 frames more than 20% of the atoms are "
+        "outside, first in frame 1."
     )
     assert bad.share == 0.5
     assert bad.outside.tolist() == [False, True, True, False]
-    good = coverage.verdict(model, score - 2, kind, labels)
+    good = coverage.verdict(model, [score - 2], [kind], labels)
     assert good.sentence.startswith("NEW is covered: 0.0% of its 4 atoms")
     assert "10.0% would by chance" in good.sentence
 

@@ -21,8 +21,8 @@ def begin(simulator=NVE, kelvin=40.0, extra=1.3):
     return simulator.init(KEY, PARAMS, CRYSTAL, neighbors, kelvin)
 
 
-def total_energy(trajectory, n=len(CRYSTAL.position)):
-    freedom = 3 * n - 3
+def total_energy(trajectory):
+    freedom = CRYSTAL.position.size - 3
     kinetic = 0.5 * freedom * units.BOLTZMANN * np.asarray(trajectory.temperature)
     return np.asarray(trajectory.potential_energy) + kinetic
 
@@ -99,9 +99,7 @@ def test_chunks_do_not_change_a_trajectory():
 )
 def test_frames_are_recorded_evenly_to_the_end(num_steps, record_every, chunk):
     every = run(NVE, PARAMS, CRYSTAL, KEY, num_steps, record_every=1, chunk=num_steps)
-    some = run(
-        NVE, PARAMS, CRYSTAL, KEY, num_steps, record_every=record_every, chunk=chunk
-    )
+    some = run(NVE, PARAMS, CRYSTAL, KEY, num_steps, record_every=record_every, chunk=chunk)
     assert len(some.position) == num_steps // record_every
     assert some.position.shape == (len(some.temperature), *CRYSTAL.position.shape)
     assert int(some.error) == 0
@@ -174,10 +172,14 @@ def test_an_overflowing_list_is_allocated_again_and_the_chunk_repeated(monkeypat
     assert_close(trajectory.potential_energy, expected.potential_energy, 1e-9)
 
 
+def table(sigma: float, epsilon: float) -> dict:
+    return {"sigma": jnp.full((1, 1), sigma), "epsilon": jnp.full((1, 1), epsilon)}
+
+
 ABSURD = {
-    "far too large": {"sigma": jnp.full((1, 1), 8.0), "epsilon": jnp.full((1, 1), 1.0)},
-    "attracting without a core": {"sigma": jnp.full((1, 1), 3.4), "epsilon": jnp.full((1, 1), -5.0)},
-    "not a number": {"sigma": jnp.full((1, 1), jnp.nan), "epsilon": jnp.full((1, 1), 1.0)},
+    "far too large": table(8.0, 1.0),
+    "attracting without a core": table(3.4, -5.0),
+    "not a number": table(jnp.nan, 1.0),
 }
 
 
