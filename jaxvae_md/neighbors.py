@@ -90,9 +90,9 @@ def neighbor_list(cutoff: float, skin: float = 0.0) -> NeighborFns:
     """A neighbor list of all pairs within `cutoff + skin` (angstrom).
 
     `allocate(structure, extra=1.0, capacity=1)` runs on the host and decides the capacity (the
-    largest count times `extra`, at least `capacity`); `update(structure, neighbors)` builds the list again for new positions in the
-    same shapes and sets `overflow` when they do not suffice; `is_stale` tells when an atom moved
-    more than half the skin.
+    largest count times `extra`, at least `capacity`); `update(structure, neighbors)` builds the
+    list again for new positions in the same shapes and sets `overflow` when they do not suffice;
+    `is_stale` tells when an atom moved more than half the skin.
 
     ```python
     fns = neighbor_list(cutoff=6.0, skin=0.5)
