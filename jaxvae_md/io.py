@@ -101,7 +101,8 @@ def write_text(path: str | Path, text: str) -> None:
 def _replaced(path: str | Path) -> Iterator[Path]:
     """A temporary path that takes the file's place when all went well, and goes otherwise."""
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.part")
+    # the ending stays: it decides whether ASE compresses
+    temporary = path.with_name(f".part-{path.name}")
     try:
         yield temporary
         os.replace(temporary, path)

@@ -107,7 +107,13 @@ def _sections(
             f"{refined['loss_after']:.3g}, and the training forces' error from "
             f"{refined['train_force_mae_before_mev']:.1f} to "
             f"{refined['train_force_mae_after_mev']:.1f} meV/Å; the result was "
-            f"{'kept' if refined['kept'] else 'not kept'}."
+            f"{'kept' if refined['kept'] else 'not kept'}"
+            + (
+                f"; the whole simulation's loss went from {refined['trial_loss_learned']:.3g} to "
+                f"{refined['trial_loss_refined']:.3g}."
+                if "trial_loss_refined" in refined
+                else ": the forces would have been spoilt, or the loss did not fall."
+            )
         )
     return [
         Section(

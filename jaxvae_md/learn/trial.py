@@ -150,7 +150,8 @@ def refine(state: State, config: Config, key: Array, progress: bool) -> tuple[St
     """Gradient descent through the simulation on its RDF and mean energy.
 
     Windows start from frames of the learned simulation. The result is kept only when it lowers
-    the loss, does not spoil the forces of the training frames, and finishes the simulation.
+    the loss, does not spoil the forces of the training frames, and when the whole simulation,
+    repeated with it, is nearer to the reference than before.
     """
     trial = state.trial
     assert trial is not None and state.standardizer is not None
@@ -189,12 +190,28 @@ def refine(state: State, config: Config, key: Array, progress: bool) -> tuple[St
         again = _simulate(
             potential, result.params, begin, kelvin, config, key, progress, "MD refined"
         )
-        kept = not int(again.error)
         rdf = _mean_rdf(begin, _equilibrated(again), np.asarray(trial.r))
-        state = state._replace(trial=trial._replace(refined=again, rdf_refined=rdf))
-        info["rdf_rmse_refined"] = _rms(rdf - np.asarray(trial.rdf_reference))
+        info["trial_loss_learned"] = _trial_loss(trial, trial.rdf_learned, trial.learned)
+        info["trial_loss_refined"] = _trial_loss(trial, rdf, again)
+        kept = info["trial_loss_refined"] <= info["trial_loss_learned"]
+        if kept:
+            state = state._replace(trial=trial._replace(refined=again, rdf_refined=rdf))
     refined = result.params if kept else state.learned
     return state._replace(refined=refined), {"kept": bool(kept), **info}
+
+
+def _trial_loss(trial: Trial, rdf: Array, trajectory: Trajectory) -> float:
+    """What the refinement minimises, over a whole simulation; infinite when it did not finish."""
+    if int(trajectory.error):
+        return float("inf")
+    kT = units.BOLTZMANN * float(trial.temperature)
+    num = trajectory.position.shape[1]
+    energy = float(np.mean(_tail(trajectory.potential_energy))) / num
+    loss = ((energy - float(trial.energy_reference)) / kT) ** 2
+    reference = np.asarray(trial.rdf_reference)
+    if np.isfinite(reference).all():
+        loss += _rms(np.asarray(rdf) - reference) ** 2
+    return loss
 
 
 def _rms(values: np.ndarray) -> float:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import pairwise
 from typing import Any, NamedTuple
 
 import jax
@@ -14,6 +13,7 @@ from jaxtyping import Bool, Float, Int
 from jaxvae_md._typing import Array
 from jaxvae_md.descriptors.chebyshev import Chebyshev
 from jaxvae_md.descriptors.standardize import Standardizer
+from jaxvae_md.perceptron import Perceptron
 from jaxvae_md.potentials.potential import Potential, potential
 
 
@@ -26,27 +26,6 @@ class Features(NamedTuple):
     neighbor: Int[Array, "n k"]
     species: Int[Array, " n"]
     mask: Bool[Array, " n"]
-
-
-class AtomicNetwork(nnx.Module):
-    """Descriptor of one atom -> its energy (eV): a multilayer perceptron beside a linear term."""
-
-    def __init__(self, num_features: int, hidden: Sequence[int], rngs: nnx.Rngs):
-        widths = [num_features, *hidden]
-        layers = pairwise(widths)
-        self.hidden = nnx.Dict(
-            {f"layer_{i}": nnx.Linear(*shape, rngs=rngs) for i, shape in enumerate(layers)}
-        )
-        small = nnx.initializers.variance_scaling(0.01, "fan_in", "normal")
-        self.out = nnx.Linear(widths[-1], 1, kernel_init=small, rngs=rngs)
-        self.linear = nnx.Linear(num_features, 1, use_bias=False, kernel_init=small, rngs=rngs)
-
-    def __call__(self, x: Float[Array, "n f"]) -> Float[Array, " n"]:
-        """Standardised descriptors to energies (eV)."""
-        h = x = jnp.asarray(x)
-        for layer in self.hidden.values():
-            h = jax.nn.silu(layer(h))
-        return (self.out(h) + self.linear(x))[..., 0]
 
 
 def chebyshev_nn(
@@ -66,15 +45,17 @@ def chebyshev_nn(
     ```
     """
     species = descriptor.species
-    abstract = nnx.eval_shape(
-        lambda: AtomicNetwork(descriptor.num_features, hidden, nnx.Rngs(params=0))
-    )
-    graph, _ = nnx.split(abstract)
+    # small at first: the fit starts from what the other terms say
+    small = nnx.initializers.variance_scaling(0.01, "fan_in", "normal")
+
+    def network_of(rngs: nnx.Rngs) -> Perceptron:
+        return Perceptron(descriptor.num_features, hidden, 1, rngs, small)
+
+    graph, _ = nnx.split(nnx.eval_shape(lambda: network_of(nnx.Rngs(params=0))))
 
     def init(key):
         def one(key):
-            network = AtomicNetwork(descriptor.num_features, hidden, nnx.Rngs(params=key))
-            return nnx.to_pure_dict(nnx.state(network, nnx.Param))
+            return nnx.to_pure_dict(nnx.state(network_of(nnx.Rngs(params=key)), nnx.Param))
 
         keys = jax.random.split(key, len(species))
         return {symbol: one(k) for symbol, k in zip(species, keys, strict=True)}
@@ -83,7 +64,7 @@ def chebyshev_nn(
         energy = jnp.zeros(z.shape[0], z.dtype)
         for number, symbol in enumerate(species):
             network = nnx.merge(graph, nnx.State(params[symbol]))
-            energy = jnp.where(of_species == number, network(z), energy)
+            energy = jnp.where(of_species == number, network(z)[:, 0], energy)
         return jnp.sum(jnp.where(mask, energy, 0))
 
     def energy(params, structure, neighbors):

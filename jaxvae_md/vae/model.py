@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from itertools import pairwise
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Float
 
 from jaxvae_md._typing import Array, Params
+from jaxvae_md.perceptron import Perceptron
 
 
 class VAE(NamedTuple):
@@ -25,25 +24,6 @@ class VAE(NamedTuple):
     """standardised descriptors -> mean and log variance of the latent code, `[*b, latent]` each"""
     decode: Callable[[Params, Float[Array, "*b latent"]], Float[Array, "*b f"]]
     """latent codes -> mean of the standardised descriptors"""
-
-
-class _Network(nnx.Module):
-    """A multilayer perceptron with a linear path beside it, so that PCA is within its reach."""
-
-    def __init__(self, num_in: int, hidden: Sequence[int], num_out: int, rngs: nnx.Rngs):
-        widths = [num_in, *hidden]
-        layers = pairwise(widths)
-        self.hidden = nnx.Dict(
-            {f"layer_{i}": nnx.Linear(*shape, rngs=rngs) for i, shape in enumerate(layers)}
-        )
-        self.out = nnx.Linear(widths[-1], num_out, rngs=rngs)
-        self.linear = nnx.Linear(num_in, num_out, use_bias=False, rngs=rngs)
-
-    def __call__(self, x: Float[Array, "*b i"]) -> Float[Array, "*b o"]:
-        h = x = jnp.asarray(x)
-        for layer in self.hidden.values():
-            h = jax.nn.silu(layer(h))
-        return self.out(h) + self.linear(x)
 
 
 def vae(num_features: int, latent_dim: int = 8, hidden: Sequence[int] = (128, 128)) -> VAE:
@@ -66,10 +46,10 @@ def vae(num_features: int, latent_dim: int = 8, hidden: Sequence[int] = (128, 12
     ```
     """
 
-    def networks(rngs: nnx.Rngs) -> tuple[_Network, _Network]:
+    def networks(rngs: nnx.Rngs) -> tuple[Perceptron, Perceptron]:
         return (
-            _Network(num_features, hidden, 2 * latent_dim, rngs),
-            _Network(latent_dim, tuple(reversed(tuple(hidden))), num_features, rngs),
+            Perceptron(num_features, hidden, 2 * latent_dim, rngs),
+            Perceptron(latent_dim, tuple(reversed(tuple(hidden))), num_features, rngs),
         )
 
     encoder_graph, decoder_graph = (
