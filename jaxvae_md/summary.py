@@ -98,23 +98,7 @@ def _sections(
             f"{len(config.trial_reference)} training frames of the same label and density, whose "
             "temperature is estimated: treat the comparison as a check, not as a measurement"
         )
-    if refined.get("loss_before") is None:
-        refinement = f"The refinement through the simulation was left out: {refined['reason']}."
-    else:
-        refinement = (
-            f"Gradient descent through {config.refine_window} steps of the simulation brought the "
-            f"loss on RDF and mean energy from {refined['loss_before']:.3g} to "
-            f"{refined['loss_after']:.3g}, and the training forces' error from "
-            f"{refined['train_force_mae_before_mev']:.1f} to "
-            f"{refined['train_force_mae_after_mev']:.1f} meV/Å; the result was "
-            f"{'kept' if refined['kept'] else 'not kept'}"
-            + (
-                f"; the whole simulation's loss went from {refined['trial_loss_learned']:.3g} to "
-                f"{refined['trial_loss_refined']:.3g}."
-                if "trial_loss_refined" in refined
-                else ": the forces would have been spoilt, or the loss did not fall."
-            )
-        )
+    refinement = _refinement(config, refined)
     return [
         Section(
             "What the VAE sees",
@@ -168,6 +152,22 @@ def _sections(
             ],
         ),
     ]
+
+
+def _refinement(config: Config, refined: dict[str, Any]) -> str:
+    """What became of the gradient through the simulation, in words."""
+    if "share" not in refined:
+        return f"The refinement through the simulation changed nothing: {refined['reason']}."
+    kept = f"kept, {refined['share']:.0%} of the way" if refined["kept"] else "not kept"
+    return (
+        f"Gradient descent through windows of {config.refine_window} steps brought their loss on "
+        f"RDF and mean energy from {refined['loss_before']:.3g} to {refined['loss_after']:.3g}. "
+        f"In the whole simulation, repeated, the same loss went from "
+        f"{refined['trial_loss_learned']:.3g} to {refined['trial_loss_refined']:.3g} (noise "
+        f"{refined['trial_noise']:.1g}), and the "
+        f"training forces' error from {refined['train_force_mae_before_mev']:.1f} to "
+        f"{refined['train_force_mae_after_mev']:.1f} meV/Å: {kept}."
+    )
 
 
 def _sentences(state: State, config: Config, total: LabelErrors, info: dict[str, Any]) -> str:

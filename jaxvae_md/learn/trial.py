@@ -30,6 +30,7 @@ FRICTION = 0.02
 RECORD_EVERY = 10
 _RDF_WIDTH = 0.1
 _DEFAULT_TEMPERATURE = 300.0
+_SHARES = (1.0, 0.5, 0.25)
 _MAX_SPOILED = 1.02
 """how much worse the training forces may become by the refinement"""
 
@@ -149,9 +150,10 @@ def _equipartition(state: State, config: Config, potential: Potential, begin: St
 def refine(state: State, config: Config, key: Array, progress: bool) -> tuple[State, dict]:
     """Gradient descent through the simulation on its RDF and mean energy.
 
-    Windows start from frames of the learned simulation. The result is kept only when it lowers
-    the loss, does not spoil the forces of the training frames, and when the whole simulation,
-    repeated with it, is nearer to the reference than before.
+    Windows start from frames of the learned simulation. Of the way to the result a whole, a half
+    or a quarter is gone: the first that does not spoil the forces of the training frames, and
+    with which the whole simulation, repeated, is not farther from the reference beyond the noise
+    (two standard errors) of its mean energy; else none.
     """
     trial = state.trial
     assert trial is not None and state.standardizer is not None
@@ -172,32 +174,53 @@ def refine(state: State, config: Config, key: Array, progress: bool) -> tuple[St
     )
     if not len(result.history):
         return state._replace(refined=state.learned), {"kept": False, "reason": "not finite"}
-    predicted = predictions(state._replace(refined=result.params), config)
-    before, after = (
-        force_mae(state, predicted[name], state.train) for name in ("learned", "refined")
-    )
-    kept = after <= _MAX_SPOILED * before and result.history.min() < result.history[0]
-    info = {
+    info: dict[str, Any] = {
         "loss_before": float(result.history[0]),
         "loss_after": float(result.history.min()),
-        "train_force_mae_before_mev": 1e3 * before,
-        "train_force_mae_after_mev": 1e3 * after,
     }
-    if kept:
-        assert config.trial_start is not None
-        begin = frame(state.data.structure, config.trial_start)
-        kelvin = float(trial.temperature)
-        again = _simulate(
-            potential, result.params, begin, kelvin, config, key, progress, "MD refined"
-        )
-        rdf = _mean_rdf(begin, _equilibrated(again), np.asarray(trial.r))
-        info["trial_loss_learned"] = _trial_loss(trial, trial.rdf_learned, trial.learned)
-        info["trial_loss_refined"] = _trial_loss(trial, rdf, again)
-        kept = info["trial_loss_refined"] <= info["trial_loss_learned"]
-        if kept:
-            state = state._replace(trial=trial._replace(refined=again, rdf_refined=rdf))
-    refined = result.params if kept else state.learned
-    return state._replace(refined=refined), {"kept": bool(kept), **info}
+    if after >= before:
+        return state._replace(refined=state.learned), {
+            "kept": False,
+            "reason": "no descent",
+            **info,
+        }
+    for share in _SHARES:
+        tried, measured = _part_way(state, config, potential, result.params, share, key, progress)
+        info.update(measured)
+        spoiled = info["train_force_mae_after_mev"] / info["train_force_mae_before_mev"]
+        not_farther = info["trial_loss_refined"] <= info["trial_loss_learned"] + info["trial_noise"]
+        if not_farther and spoiled <= _MAX_SPOILED:
+            return tried, {"kept": True, **info}
+    return state._replace(refined=state.learned), {"kept": False, **info}
+
+
+def _part_way(
+    state: State,
+    config: Config,
+    potential: Potential,
+    refined: Params,
+    share: float,
+    key: Array,
+    progress: bool,
+) -> tuple[State, dict[str, float]]:
+    """Parameters a share of the way to the refined ones: what forces and simulation become."""
+    trial = state.trial
+    assert trial is not None and config.trial_start is not None
+    params = jax.tree.map(lambda a, b: a + share * (b - a), state.learned, refined)
+    predicted = predictions(state._replace(refined=params), config)
+    error = lambda name: 1e3 * force_mae(state, predicted[name], state.train)
+    begin = frame(state.data.structure, config.trial_start)
+    kelvin = float(trial.temperature)
+    again = _simulate(potential, params, begin, kelvin, config, key, progress, "MD refined")
+    rdf = _mean_rdf(begin, _equilibrated(again), np.asarray(trial.r))
+    return state._replace(refined=params, trial=trial._replace(refined=again, rdf_refined=rdf)), {
+        "share": share,
+        "train_force_mae_before_mev": error("learned"),
+        "train_force_mae_after_mev": error("refined"),
+        "trial_loss_learned": _trial_loss(trial, trial.rdf_learned, trial.learned),
+        "trial_loss_refined": _trial_loss(trial, rdf, again),
+        "trial_noise": _noise(trial, again),
+    }
 
 
 def _trial_loss(trial: Trial, rdf: Array, trajectory: Trajectory) -> float:
@@ -212,6 +235,16 @@ def _trial_loss(trial: Trial, rdf: Array, trajectory: Trajectory) -> float:
     if np.isfinite(reference).all():
         loss += _rms(np.asarray(rdf) - reference) ** 2
     return loss
+
+
+def _noise(trial: Trial, trajectory: Trajectory, num_blocks: int = 5) -> float:
+    """Square of two standard errors of the mean energy over kT, from block averages."""
+    energy = np.asarray(_tail(trajectory.potential_energy)) / trajectory.position.shape[1]
+    if int(trajectory.error) or len(energy) < num_blocks:
+        return 0.0
+    means = [block.mean() for block in np.array_split(energy, num_blocks)]
+    error = np.std(means, ddof=1) / np.sqrt(num_blocks)
+    return float((2 * error / (units.BOLTZMANN * float(trial.temperature))) ** 2)
 
 
 def _rms(values: np.ndarray) -> float:
