@@ -174,10 +174,8 @@ def refine(state: State, config: Config, key: Array, progress: bool) -> tuple[St
     )
     if not len(result.history):
         return state._replace(refined=state.learned), {"kept": False, "reason": "not finite"}
-    info: dict[str, Any] = {
-        "loss_before": float(result.history[0]),
-        "loss_after": float(result.history.min()),
-    }
+    before, after = float(result.history[0]), float(result.history.min())
+    info: dict[str, Any] = {"loss_before": before, "loss_after": after}
     if after >= before:
         return state._replace(refined=state.learned), {
             "kept": False,
