@@ -11,7 +11,6 @@ from jaxtyping import Bool, Float
 
 from jaxvae_md import coverage
 from jaxvae_md.descriptors import chebyshev, describe, fit_standardizer
-from jaxvae_md.errors import InputError
 from jaxvae_md.learn.config import label_of, nearest_distance
 from jaxvae_md.structure import species_table
 from jaxvae_md.vae import pca_reconstruction
@@ -56,11 +55,7 @@ def assess(
     print(result.verdict.sentence)
     ```
     """
-    if len(training) < 2:
-        raise InputError(
-            f"{len(training)} training frame: coverage compares structures with each other",
-            remedy="give at least two training frames",
-        )
+    coverage.check_enough(training)
     nearest = nearest_distance(training)
     cutoff = round(2.55 * nearest, 1)
     descriptor = chebyshev(species_table(training), cutoff, order, cutoff, order)

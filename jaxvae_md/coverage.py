@@ -150,11 +150,7 @@ def fit(
     model = fit(surroundings(frames, descriptor, standardizer, 2.35), kinds)
     ```
     """
-    if len(training) < 2:
-        raise InputError(
-            f"{len(training)} training frame: coverage compares structures with each other",
-            remedy="give at least two training frames",
-        )
+    check_enough(training)
     rng = np.random.default_rng(seed)
     chosen = [
         rng.permutation(len(y))[:_REFERENCES_PER_STRUCTURE] if len(y) else np.arange(0)
@@ -179,6 +175,15 @@ def fit(
     return model._replace(
         threshold=jnp.asarray(threshold), false_alarm=jnp.asarray(np.mean(left_out > threshold))
     )
+
+
+def check_enough(training: Sequence) -> None:
+    """Raises `InputError` for fewer than two training structures."""
+    if len(training) < 2:
+        raise InputError(
+            f"{len(training)} training frame: coverage compares structures with each other",
+            remedy="give at least two training frames",
+        )
 
 
 @jax.jit
@@ -276,6 +281,11 @@ def _distance2(ratio: LocalRatio, y: Float[Array, " d"]) -> Float[Array, "s m"]:
     return jnp.where(ratio.valid, d2 + 1e-10, jnp.inf)
 
 
+def _without(d2: Float[Array, "s m"], own: Int[Array, ""]) -> Float[Array, "s m"]:
+    """The distances with one structure left out."""
+    return jnp.where((jnp.arange(len(d2)) == own)[:, None], jnp.inf, d2)
+
+
 def _log_distance(d2: Float[Array, "s m"]) -> Float[Array, ""]:
     """l(y): mean log distance to the nearest structures."""
     per_structure = jnp.min(d2, axis=1)
@@ -289,7 +299,7 @@ def _score_one(model: CoverageModel, y: Float[Array, "radii d"], own: Int[Array,
     total = jnp.zeros((), y.dtype)
     for ratio, part in zip(model.ratios, y, strict=True):
         d2 = _distance2(ratio, part)
-        d2 = jnp.where((jnp.arange(len(d2)) == own)[:, None], jnp.inf, d2)
+        d2 = _without(d2, own)
         atom = jnp.argmin(d2, axis=1)
         num = min(_NUM_DENSITY, len(d2) - 1)
         _, structures = lax.top_k(-jnp.min(d2, axis=1), num)
@@ -306,7 +316,7 @@ def _fit_ratio(reference: Float[Array, "s m d"], valid: Bool[Array, "s m"]) -> L
     def own(args):
         y, structure = args
         d2 = _distance2(ratio, y)
-        return _log_distance(jnp.where((jnp.arange(len(d2)) == structure)[:, None], jnp.inf, d2))
+        return _log_distance(_without(d2, structure))
 
     structure = jnp.repeat(jnp.arange(len(reference)), reference.shape[1])
     flat = reference.reshape(-1, reference.shape[-1])

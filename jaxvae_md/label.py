@@ -36,10 +36,7 @@ def potential_labeller(potential: Potential, params: Params) -> Labeller:
 
     def labeller(atoms: Atoms) -> tuple[float, np.ndarray]:
         structure = from_atoms(atoms, potential.species)
-        # some room in the list, so that similar structures share what is compiled
-        neighbors = fns.allocate(structure)
-        room = 8 * -(-neighbors.index.shape[1] // 8) / neighbors.index.shape[1]
-        energy, forces = compiled(structure, fns.allocate(structure, extra=room))
+        energy, forces = compiled(structure, fns.allocate(structure, multiple=8))
         return float(energy), np.asarray(forces)
 
     return labeller

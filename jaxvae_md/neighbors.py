@@ -90,7 +90,8 @@ def neighbor_list(cutoff: float, skin: float = 0.0) -> NeighborFns:
     """A neighbor list of all pairs within `cutoff + skin` (angstrom).
 
     `allocate(structure, extra=1.0, capacity=1)` runs on the host and decides the capacity (the
-    largest count times `extra`, at least `capacity`); `update(structure, neighbors)` builds the
+    largest count times `extra`, at least `capacity`, rounded up to a `multiple` so that similar
+    structures share what is compiled); `update(structure, neighbors)` builds the
     list again for new positions in the same shapes and sets `overflow` when they do not suffice;
     `is_stale` tells when an atom moved more than half the skin.
 
@@ -102,11 +103,14 @@ def neighbor_list(cutoff: float, skin: float = 0.0) -> NeighborFns:
     """
     radius = cutoff + skin
 
-    def allocate(structure: Structure, extra: float = 1.0, capacity: int = 1) -> NeighborList:
+    def allocate(
+        structure: Structure, extra: float = 1.0, capacity: int = 1, multiple: int = 1
+    ) -> NeighborList:
         real = np.asarray(structure.mask)
         i, j, shift = host_pairs(structure, radius)
         count = np.bincount(i, minlength=len(real))
         capacity = max(capacity, int(np.ceil(count.max(initial=0) * extra)))
+        capacity = multiple * -(-capacity // multiple)
         slot = np.arange(len(i)) - np.repeat(np.cumsum(count) - count, count)
         index = np.zeros((len(real), capacity), np.int32)
         shifts = np.zeros((len(real), capacity, 3), np.int32)

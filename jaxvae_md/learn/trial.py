@@ -333,9 +333,7 @@ def _mean_rdf(
     values = []
     for position in positions[:: max(1, len(positions) // 40)]:
         moved = begin._replace(position=np.asarray(position))
-        neighbors = fns.allocate(moved)
-        room = 64 * -(-neighbors.index.shape[1] // 64) / neighbors.index.shape[1]
-        values.append(_rdf(moved, fns.allocate(moved, extra=room), r, _RDF_WIDTH))
+        values.append(_rdf(moved, fns.allocate(moved, multiple=64), r, _RDF_WIDTH))
     return np.mean(values, axis=0)
 
 
