@@ -8,6 +8,7 @@ from matplotlib.collections import EllipseCollection
 from matplotlib.figure import Figure
 
 from jaxvae_md import plot
+from jaxvae_md.plot.style import label_styles
 
 RNG = np.random.default_rng(0)
 LABELS = np.repeat(["crystal", "surface", "melt"], [300, 80, 5])
@@ -45,6 +46,22 @@ def exploded() -> plot.Run:
     return broken
 
 
+def record(num: int, **optional) -> Figure:
+    """A run with a thermostat, every tenth fs."""
+    noise, time = RNG.normal(size=num), 10.0 * np.arange(1, num + 1)
+    share = np.abs(0.02 * noise)
+    lines = {"target_temperature": 300.0, "threshold_share": 0.01, "pressure_gpa": 0.1 * noise}
+    given = {"outside": share, **lines, **optional}
+    return plot.simulation(time, 300 + 10 * noise, -4.3 + 0.01 * noise, **given)
+
+
+def record_that_blew_up() -> Figure:
+    time, noise = 10.0 * np.arange(100), RNG.normal(size=100)
+    temperature, energy, share = 300 + 10 * noise, -4.3 + 0.01 * noise, np.abs(0.01 * noise)
+    temperature[-3:], energy[-3:], share[-2:] = (3e4, 1e8, np.inf), (5, 1e9, np.nan), (1, np.nan)
+    return plot.simulation(time, temperature, energy, share, target_temperature=300.0)
+
+
 def parity(num_models: int) -> Figure:
     energy, forces = RNG.normal(-4, 0.1, size=40), RNG.normal(size=(200, 3))
     names = [f"model number {i}, named after all it was trained on" for i in range(num_models)]
@@ -74,6 +91,14 @@ FIGURES = {
     "radial distribution": lambda: plot.radial_distribution(
         R, {"reference": 1 + np.sin(R) / R, "learned": 1 + np.cos(R) / R, "none": R * np.nan}
     ),
+    "simulation": lambda: record(500),
+    "simulation of one record": lambda: record(1),
+    "simulation without a record": lambda: record(0),
+    "simulation, nothing scored": lambda: record(50, outside=None, pressure_gpa=None),
+    "simulation, two panels": lambda: plot.simulation(R, 300 + R, -R, None),
+    "simulation, all the same": lambda: plot.simulation(R, 0 * R, 0 * R, 0 * R),
+    "simulation, nothing finite": lambda: plot.simulation(R, R * np.nan, R / 0.1, R * np.nan),
+    "simulation that blew up": record_that_blew_up,
     "coverage by frame": lambda: plot.coverage_by_frame(
         np.split(SCORES, 77), 1.0, ["crystal"] * 40 + ["melt"] * 37
     ),
@@ -120,6 +145,7 @@ def test_draws_without_overlaps_and_names_its_axes(name):
     boxes = []
     for ax in figure.axes:
         boxes += [ax.title.get_window_extent(), ax._left_title.get_window_extent()]
+        boxes += [ax._right_title.get_window_extent()]
         boxes += [ax.xaxis.label.get_window_extent(), ax.yaxis.label.get_window_extent()]
     for part in (figure, *figure.subfigs):
         boxes += [legend.get_window_extent() for legend in part.legends]
@@ -185,7 +211,7 @@ def test_forty_labels_are_told_apart():
     from matplotlib.axes import Axes
 
     names = np.array([f"label {i}" for i in range(40)])
-    styles = plot._label_styles(Axes(Figure(), (0, 0, 1, 1)), names, None)
+    styles = label_styles(Axes(Figure(), (0, 0, 1, 1)), names, None)
     assert len(set(styles.values())) == 40
 
 
@@ -292,6 +318,67 @@ def test_radial_distribution_compares_with_its_reference():
     assert "against truth" in text
     assert "one (mean |Δg| 0.5)" in text
     assert "not finite" in texts(plot.radial_distribution(R, {"a": R, "b": R * np.nan}))
+
+
+def test_a_simulation_names_its_means_its_lines_and_its_unit_of_time():
+    time = np.linspace(0, 9990, 100)
+    wave = np.tile([-1.0, 1.0], 50)
+    lines = {"target_temperature": 310.0, "threshold_share": 0.01, "pressure_gpa": 2 + 0.1 * wave}
+    arrays = (300 + 10 * wave, -4.3 + 0.002 * wave, 0.03 + 0.02 * wave)
+    figure = plot.simulation(time, *arrays, **lines, energy_label="total energy (eV/atom)")
+    text = texts(figure)
+    assert "Temperature: 300 ± 10 K (mean ± standard deviation)" in text
+    assert "Total energy: \N{MINUS SIGN}4.3000 ± 0.0020 eV/atom" in text
+    assert "Pressure: 2.00 ± 0.10 GPa" in text
+    assert "Atoms outside the training data: mean 3 %, at most 5 %" in text
+    assert all(word in text for word in ("target: 310 K", "expected by chance: 1 %", "time (fs)"))
+    dashed = [line.get_ydata()[0] for ax in figure.axes for line in ax.lines if line.is_dashed()]
+    assert dashed == [310.0, 1.0]
+    low, high = by_title(figure, "Atoms outside").get_ylim()
+    assert low == 0 and 5 < high < 10
+    long = plot.simulation(2 * time, *arrays)
+    assert "time (ps)" in texts(long)
+    np.testing.assert_allclose(long.axes[0].lines[0].get_xdata(), 2e-3 * time)
+
+
+@pytest.mark.parametrize(("num", "note"), [(0, "nothing recorded"), (1, "a single record")])
+def test_a_simulation_that_hardly_ran_says_so_in_every_panel(num, note):
+    assert texts(record(num)).count(note) == 4
+    assert texts(record(num, outside=None, pressure_gpa=None)).count(note) == 2
+
+
+def test_only_what_is_given_has_a_panel():
+    assert len(record(20).axes) == 4
+    figure = record(20, outside=None)
+    assert len(figure.axes) == 3
+    assert "outside" not in texts(figure) and "by chance" not in texts(figure)
+
+
+def test_a_simulation_that_blew_up_leaves_the_axes_to_what_went_before():
+    figure = record_that_blew_up()
+    text = texts(figure)
+    assert "Temperature: between 2" in text and "and 1e+08 K" in text
+    assert text.count("1 of 100 not finite, 2 of 100 outside the axes") == 2
+    assert by_title(figure, "Temperature").get_ylim()[1] < 1000
+    assert np.ptp(by_title(figure, "Potential").get_ylim()) < 1
+    assert by_title(figure, "Atoms outside").get_ylim() == (0, 105)
+
+
+def test_a_short_transient_stays_within_the_axes():
+    time = 10.0 * np.arange(500)
+    temperature = 300 + 300 * np.exp(-time / 40) + RNG.normal(size=500)
+    figure = plot.simulation(time, temperature, 0 * time - 4.3, None, target_temperature=300.0)
+    assert by_title(figure, "Temperature").get_ylim()[1] > 600
+    assert "outside the axes" not in texts(figure)
+
+
+def test_shares_known_now_and_then_are_dots():
+    share = np.full(100, np.nan)
+    share[::10] = 0.02
+    figure = plot.simulation(np.arange(100.0), *np.ones((2, 100)), share)
+    line = by_title(figure, "Atoms outside").lines[0]
+    assert np.flatnonzero(line.get_markevery()).tolist() == list(range(0, 100, 10))
+    assert "90 of 100 not finite" in texts(figure)
 
 
 def test_coverage_by_frame_counts_frames_and_ignores_empty_ones():
