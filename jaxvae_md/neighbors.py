@@ -167,18 +167,43 @@ def neighbor_list(cutoff: float, skin: float = 0.0) -> NeighborFns:
     return NeighborFns(allocate, update, cutoff, skin)
 
 
-def is_stale(structure: Structure, neighbors: NeighborList, skin: float) -> Bool[Array, ""]:
-    """Whether an atom moved more than half the skin since the list was built, or the cell changed.
+def is_stale(
+    structure: Structure, neighbors: NeighborList, skin: float, cutoff: float | None = None
+) -> Bool[Array, ""]:
+    """Whether a list that was built with `skin` (angstrom) may miss a pair.
+
+    That is once an atom moved more than half the skin since, or the cell changed at all. With
+    `cutoff` (angstrom) a change of the cell only uses up its share of the skin, so that a list
+    serves a cell that breathes.
 
     ```python
     neighbors = lax.cond(is_stale(s, neighbors, 0.5), fns.update, lambda s, n: n, s, neighbors)
     ```
     """
-    moved = jnp.sum((structure.position - neighbors.reference_position) ** 2, axis=-1)
-    strained = jnp.any(structure.cell != neighbors.reference_cell)
+    position, cell, origin, old_cell = lax.stop_gradient(
+        (structure.position, structure.cell, neighbors.reference_position, neighbors.reference_cell)
+    )
+    moved, slack = position - origin, skin
+    if cutoff is None:
+        strained = jnp.any(cell != old_cell)
+    else:
+        # cell = old_cell @ (1 + strain); a pair beyond cutoff + skin then keeps a distance of at
+        # least (1 - |strain|) (cutoff + skin) - 2 max |moved|, which must reach the cutoff
+        strain = _inverse(old_cell) @ (cell - old_cell)
+        moved = moved - origin @ strain
+        slack = skin - jnp.sqrt(jnp.sum(strain**2)) * (cutoff + skin)
+        strained = ~(slack >= 0)
+    square = jnp.sum(moved**2, axis=-1)
     # written so that a position that is not a number counts as moved
-    within = jnp.max(jnp.where(structure.mask, moved, 0)) <= (0.5 * skin) ** 2
+    within = jnp.max(jnp.where(structure.mask, square, 0)) <= (0.5 * slack) ** 2
     return ~within | strained
+
+
+def _inverse(cell: Float[Array, "3 3"]) -> Float[Array, "3 3"]:
+    """By cofactors: within a step of a simulation a factorisation is slow, on a GPU above all."""
+    a, b, c = jnp.asarray(cell)
+    cofactors = jnp.stack([jnp.cross(b, c), jnp.cross(c, a), jnp.cross(a, b)], axis=1)
+    return cofactors / jnp.dot(a, cofactors[:, 0])
 
 
 def host_pairs(structure: Structure, radius: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

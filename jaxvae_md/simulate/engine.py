@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 import jax
@@ -14,7 +13,6 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jaxtyping import Float, Int
-from tqdm import tqdm
 
 from jaxvae_md import errors, units
 from jaxvae_md._typing import Array, Params
@@ -23,16 +21,14 @@ from jaxvae_md.neighbors import NeighborFns, NeighborList, is_stale, neighbor_li
 from jaxvae_md.potentials.potential import Potential
 from jaxvae_md.structure import Structure
 
-_MAX_RETRIES = 8
-
 
 class State(NamedTuple):
     """A simulation between two steps."""
 
     dynamics: Any
-    """the integrator's own state (jax_md): position, momentum, force, mass"""
+    """the integrator's own state: position, momentum, force, mass"""
     structure: Structure
-    """cell, species and mask; its position follows the dynamics"""
+    """species and mask; its position and cell follow the dynamics"""
     neighbors: NeighborList
 
 
@@ -40,7 +36,8 @@ class Simulator(NamedTuple):
     """`init` and `step` of an ensemble, pure and differentiable."""
 
     init: Callable[..., State]
-    """(key, params, structure, neighbors, temperature) -> State; velocities are drawn"""
+    """(key, params, structure, neighbors, temperature, momentum=None) -> State; velocities are
+    drawn where no momentum is given"""
     step: Callable[[Params, State], State]
     potential: Potential
     neighbor_fns: NeighborFns
@@ -53,12 +50,16 @@ class Trajectory(NamedTuple):
 
     position: Float[Array, "t n 3"]
     """angstrom, unwrapped"""
+    momentum: Float[Array, "t n 3"]
+    """sqrt(amu eV), the integrator's own unit: amu angstrom over angstrom sqrt(amu / eV); ASE's"""
+    cell: Float[Array, "t 3 3"]
+    """angstrom; rows are lattice vectors"""
     potential_energy: Float[Array, " t"]
     """eV, whole cell"""
     temperature: Float[Array, " t"]
     """K, kinetic"""
     error: Int[Array, ""]
-    """error bits of the whole run"""
+    """error bits of all steps"""
 
 
 def nve(potential: Potential, dt: float = 1.0, skin: float = 0.5) -> Simulator:
@@ -77,10 +78,12 @@ def nve(potential: Potential, dt: float = 1.0, skin: float = 0.5) -> Simulator:
 
     init_fn, step_fn = simulate.nve(_force_fn(potential), _shift, dt * units.FEMTOSECOND)
 
-    def init(key, mass, kT, **kwargs):
-        return init_fn(key, kwargs.pop("position"), kT, mass=mass, **kwargs)
+    def init(key, mass, kT, momentum, structure, **kwargs):
+        return init_fn(
+            key, structure.position, kT, mass, momenta=momentum, structure=structure, **kwargs
+        )
 
-    return _simulator(potential, init, step_fn, skin, num_conserved=3)
+    return ensemble(potential, init, _fixed_cell(step_fn), skin, num_conserved=3)
 
 
 def nvt_langevin(
@@ -111,11 +114,13 @@ def nvt_langevin(
         friction / units.FEMTOSECOND,
     )
 
-    def init(key, mass, kT, **kwargs):
-        return init_fn(key, kwargs.pop("position"), mass=mass, kT=kT, **kwargs)
+    def init(key, mass, kT, momentum, structure, **kwargs):
+        return init_fn(
+            key, structure.position, mass, momentum, kT=kT, structure=structure, **kwargs
+        )
 
     # the thermostat acts on the centre of mass too
-    return _simulator(potential, init, step_fn, skin, num_conserved=0)
+    return ensemble(potential, init, _fixed_cell(step_fn), skin, num_conserved=0)
 
 
 def rollout(
@@ -147,22 +152,21 @@ def rollout(
             f"{num_steps} steps are no multiple of record_every = {record_every}",
             remedy="choose one that divides the number of steps",
         )
-    state, (position, energy, kelvin, bits) = _recorded(
-        simulator, params, state, num_steps, record_every, checkpoint
-    )
+    state, frames = recorded(simulator, params, state, num_steps, record_every, checkpoint)
+    bits = frames.error
     error = lax.reduce(bits, np.zeros((), bits.dtype), lax.bitwise_or, (0,))
-    return state, Trajectory(position, energy, kelvin, error)
+    return state, frames._replace(error=error)
 
 
-def _recorded(
+def recorded(
     simulator: Simulator,
     params: Params,
     state: State,
     num_steps: int,
     record_every: int,
     checkpoint: bool = False,
-) -> tuple[State, tuple[Array, Array, Array, Array]]:
-    """The state after the steps; position, energy, temperature and error bits of every record."""
+) -> tuple[State, Trajectory]:
+    """As `rollout`, but every record keeps the error bits of its own."""
     step = jax.checkpoint(simulator.step) if checkpoint else simulator.step
 
     def record(state, _):
@@ -171,78 +175,16 @@ def _recorded(
         kelvin = temperature(state, simulator.num_conserved)
         bits = jnp.where(state.neighbors.overflow, errors.NEIGHBOR_OVERFLOW, 0)
         bits |= jnp.where(jnp.all(jnp.isfinite(state.structure.position)), 0, errors.NOT_FINITE)
-        return state, (state.structure.position, energy, kelvin, bits)
+        return state, Trajectory(
+            position=state.structure.position,
+            momentum=state.dynamics.momentum,
+            cell=state.structure.cell,
+            potential_energy=energy,
+            temperature=kelvin,
+            error=bits,
+        )
 
     return lax.scan(record, state, length=num_steps // record_every)
-
-
-def run(
-    simulator: Simulator,
-    params: Params,
-    structure: Structure,
-    key: Array,
-    num_steps: int,
-    *,
-    initial_temperature: float = 300.0,
-    record_every: int = 10,
-    chunk: int = 200,
-    runaway: float = 1e5,
-    progress: bool = False,
-    label: str = "MD",
-) -> Trajectory:
-    """A whole simulation on the host: chunks of jitted steps with checks between them.
-
-    An overflowing neighbor list is allocated again with more room and the chunk repeated from its
-    start. When a position is not finite, or the temperature exceeds `runaway` (K), the run stops
-    and the frames up to the last good one are returned with the error bit set: bad parameters
-    must be seen, not raised.
-
-    **Arguments:** `initial_temperature` in K of the velocities that are drawn; `num_steps` is
-    rounded down to a multiple of `record_every`.
-
-    ```python
-    trajectory = run(simulator, params, structure, jax.random.key(0), num_steps=1000)
-    ```
-    """
-    fns = simulator.neighbor_fns
-    neighbors = fns.allocate(structure, extra=1.15)
-    state = _jit_init(simulator)(key, params, structure, neighbors, initial_temperature)
-    chunk = record_every * max(1, chunk // record_every)
-    parts: list[list[np.ndarray]] = []
-    error, done, retries = 0, 0, 0
-    with tqdm(total=num_steps, desc=label, unit="step", disable=not progress) as bar:
-        while (size := min(chunk, num_steps - done) // record_every * record_every) > 0:
-            after, (*fields, bits) = _jit_recorded(simulator, size, record_every)(params, state)
-            fields, bits = [np.asarray(field) for field in fields], np.asarray(bits)
-            wild = (bits & errors.NOT_FINITE != 0) | ~(fields[2] < runaway)
-            first_wild = _first(wild)
-            first_overflow = _first(bits & errors.NEIGHBOR_OVERFLOW != 0)
-            # what is not a number overflows every list, so it gets a single chance
-            lost = bits[min(first_overflow, len(bits) - 1)] & errors.NOT_FINITE
-            allowed = 1 if lost else _MAX_RETRIES
-            if first_overflow <= first_wild and first_overflow < size and retries < allowed:
-                room = 2 * state.neighbors.index.shape[1] + 1
-                state = state._replace(neighbors=_allocate(fns, state.structure, room))
-                retries += 1
-                continue
-            kept = min(first_wild, first_overflow, len(bits))
-            parts.append([field[:kept] for field in fields])
-            if kept < len(bits):
-                error = int(bits[kept]) | (errors.NOT_FINITE if wild[kept] else 0)
-                break
-            state, done, retries = after, done + size, 0
-            bar.update(size)
-            bar.set_postfix(T=f"{fields[2][-1]:.0f} K")
-    if not parts:
-        n = structure.position.shape[0]
-        parts.append([np.zeros((0, n, 3)), np.zeros(0), np.zeros(0)])
-    position, energy, kelvin = (np.concatenate(column) for column in zip(*parts, strict=True))
-    return Trajectory(position, energy, kelvin, np.array(error))
-
-
-def _first(flags: np.ndarray) -> int:
-    """Index of the first flag that is set; beyond every index when none is."""
-    return int(np.argmax(flags)) if flags.any() else np.iinfo(int).max
 
 
 def temperature(state: State, num_conserved: int = 3) -> Float[Array, ""]:
@@ -264,21 +206,36 @@ def masses(species: tuple[str, ...]) -> Float[np.ndarray, " s"]:
     return np.array([atomic_masses[atomic_numbers[symbol]] for symbol in species])
 
 
-def _simulator(
-    potential: Potential, init_fn, step_fn, skin: float, num_conserved: int
+def ensemble(
+    potential: Potential,
+    init_fn: Callable[..., Any],
+    step_fn: Callable[..., tuple[Any, Structure]],
+    skin: float,
+    num_conserved: int,
 ) -> Simulator:
+    """A Simulator from an integrator: adds masses, and neighbor lists that follow the atoms.
+
+    **Arguments:** `init_fn(key, mass, kT, momentum, params=, structure=, neighbors=)` returns the
+    integrator's state, which has `position`, `momentum` and `mass`; kT in eV, and velocities are
+    drawn where `momentum` is None. `step_fn(dynamics, params=, structure=, neighbors=)` returns
+    it a step later, and the structure that it moved. `num_conserved` as in `Simulator`.
+
+    ```python
+    simulator = ensemble(potential, init_fn, step_fn, skin=0.5, num_conserved=3)
+    ```
+    """
     fns = neighbor_list(potential.cutoff, skin)
     table = masses(potential.species)
 
-    def init(key, params, structure, neighbors, temperature):
+    def init(key, params, structure, neighbors, temperature, momentum=None):
         structure = jax.tree.map(jnp.asarray, structure)
         neighbors = jax.tree.map(jnp.asarray, neighbors)
-        mass = jnp.asarray(table, structure.position.dtype)[structure.species]
+        dtype = structure.position.dtype
         dynamics = init_fn(
             key,
-            mass,
+            jnp.asarray(table, dtype)[structure.species],
             units.BOLTZMANN * temperature,
-            position=structure.position,
+            None if momentum is None else jnp.asarray(momentum, dtype),
             params=params,
             structure=structure,
             neighbors=neighbors,
@@ -286,16 +243,25 @@ def _simulator(
         return State(dynamics, structure, neighbors)
 
     def step(params, state):
-        # a little earlier than half the skin: the step that follows moves atoms too
-        stale = is_stale(state.structure, state.neighbors, 0.8 * skin)
+        # a little earlier than the skin allows: the step that follows moves atoms and cell too
+        stale = is_stale(state.structure, state.neighbors, 0.8 * skin, fns.cutoff)
         neighbors = lax.cond(stale, fns.update, lambda _, n: n, state.structure, state.neighbors)
-        dynamics = step_fn(
+        dynamics, structure = step_fn(
             state.dynamics, params=params, structure=state.structure, neighbors=neighbors
         )
-        structure = state.structure._replace(position=dynamics.position)
         return State(dynamics, structure, neighbors)
 
     return Simulator(init, step, potential, fns, num_conserved)
+
+
+def _fixed_cell(step_fn):
+    """A step of jax_md, with the structure that it moved beside it."""
+
+    def step(dynamics, structure, **kwargs):
+        dynamics = step_fn(dynamics, structure=structure, **kwargs)
+        return dynamics, structure._replace(position=dynamics.position)
+
+    return step
 
 
 def _force_fn(potential: Potential):
@@ -308,19 +274,3 @@ def _force_fn(potential: Potential):
 
 def _shift(position, displacement, **_):
     return position + displacement
-
-
-def _allocate(fns: NeighborFns, structure: Structure, capacity: int) -> NeighborList:
-    """A fresh list with at least the given capacity."""
-    on_host = jax.tree.map(np.asarray, structure)
-    return jax.tree.map(jnp.asarray, fns.allocate(on_host, capacity=capacity))
-
-
-@lru_cache(maxsize=32)
-def _jit_init(simulator: Simulator):
-    return jax.jit(simulator.init)
-
-
-@lru_cache(maxsize=32)
-def _jit_recorded(simulator: Simulator, num_steps: int, record_every: int):
-    return jax.jit(partial(_recorded, simulator, num_steps=num_steps, record_every=record_every))

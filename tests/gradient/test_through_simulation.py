@@ -11,7 +11,7 @@ from jaxvae_md.descriptors import chebyshev, fit_standardizer
 from jaxvae_md.generate import realise
 from jaxvae_md.neighbors import neighbor_list
 from jaxvae_md.potentials import compose, lennard_jones
-from jaxvae_md.simulate import nve, nvt_langevin, relax, rollout
+from jaxvae_md.simulate import npt_langevin, nve, nvt_langevin, relax, rollout
 from jaxvae_md.vae import vae
 from tests.argon import ARGON, PARAMS, crystal
 from tests.asserts import assert_close, assert_gradient
@@ -23,6 +23,7 @@ WEIGHTS = np.random.default_rng(5).normal(size=(32, 3))
 SIMULATORS = {
     "nve": nve(ARGON, dt=5.0, skin=0.3),
     "langevin": nvt_langevin(ARGON, dt=5.0, temperature=60.0, friction=0.01, skin=0.3),
+    "constant pressure": npt_langevin(ARGON, 5.0, 60.0, compressibility=0.5, skin=0.3),
 }
 
 

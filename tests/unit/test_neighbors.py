@@ -236,6 +236,72 @@ def test_list_that_is_not_stale_misses_no_pair_within_the_cutoff():
     assert by_brute_force(moved, CUTOFF) - by_brute_force(structure, CUTOFF) != set()
 
 
+def strained(structure: Structure, strain: np.ndarray) -> Structure:
+    """Atoms and cell deformed together."""
+    deformation = np.eye(3) + strain
+    return structure._replace(
+        position=structure.position @ deformation, cell=structure.cell @ deformation
+    )
+
+
+STALE = jax.jit(lambda s, n: is_stale(s, n, SKIN, CUTOFF))
+
+
+@pytest.mark.parametrize("make", systems.ALL.values(), ids=systems.ALL)
+def test_list_that_a_strain_left_fresh_misses_no_pair_within_the_cutoff(make):
+    structure, rng = make(), np.random.default_rng(0)
+    neighbors = neighbor_list(CUTOFF, SKIN).allocate(structure)
+    listed = pair_set(neighbors)
+    fresh, came_near = [], 0
+    for _ in range(200):
+        moved = strained(structure, rng.uniform(0, 0.1) * rng.uniform(-1, 1, (3, 3)))
+        step = rng.normal(size=structure.position.shape)
+        step *= rng.uniform(0, 0.5 * SKIN) / np.linalg.norm(step, axis=1).max()
+        moved = moved._replace(position=moved.position + step)
+        fresh.append(not STALE(moved, neighbors))
+        if fresh[-1]:
+            i, j, shift = host_pairs(moved, CUTOFF)
+            near = set(map(tuple, np.column_stack([i, j, shift]).tolist()))
+            assert near <= listed
+            came_near += len(near - by_brute_force(structure, CUTOFF))
+    assert 20 < np.sum(fresh) < 180
+    assert came_near > 0 or make is systems.cluster
+
+
+def test_a_strain_uses_up_its_share_of_the_skin():
+    structure = systems.triclinic()
+    neighbors = neighbor_list(CUTOFF, SKIN).allocate(structure)
+    largest = SKIN / (CUTOFF + SKIN)
+    along = np.diag([0.0, -1.0, 0.0])
+    stale = lambda s: bool(STALE(s, neighbors))
+    assert not stale(structure)
+    assert not stale(strained(structure, 0.999 * largest * along))
+    assert stale(strained(structure, 1.001 * largest * along))
+    assert stale(strained(structure, 5.0 * largest * along)), "the slack is negative"
+    half = strained(structure, 0.5 * largest * along)
+    step = np.zeros((4, 3))
+    step[2, 0] = 0.25 * SKIN
+    assert not stale(half._replace(position=half.position + 0.999 * step))
+    assert stale(half._replace(position=half.position + 1.001 * step))
+
+
+def test_with_the_cutoff_a_list_in_the_same_cell_is_stale_after_half_the_skin():
+    structure = systems.triclinic()
+    neighbors = neighbor_list(CUTOFF, SKIN).allocate(structure)
+    for length in np.linspace(0.49, 0.51, 21) * SKIN:
+        step = length * np.array([[0, 0, 0], [2, -1, 2], [0, 0, 0], [0, 0, 0]]) / 3
+        moved = structure._replace(position=structure.position + step)
+        assert STALE(moved, neighbors) == is_stale(moved, neighbors, SKIN)
+
+
+@pytest.mark.parametrize("name", ["position", "cell"])
+def test_with_the_cutoff_a_list_is_stale_where_something_is_not_a_number(name):
+    structure = systems.si8()
+    neighbors = neighbor_list(CUTOFF, SKIN).allocate(structure)
+    getattr(structure, name)[1, 1] = np.nan
+    assert STALE(structure, neighbors)
+
+
 def test_moving_padding_atoms_does_not_make_a_list_stale():
     padded = pad(systems.si8(), 10)
     neighbors = neighbor_list(CUTOFF, SKIN).allocate(padded)

@@ -1,0 +1,190 @@
+"""Simulations on the host: chunks of jitted steps with checks between them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import lru_cache, partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float
+from tqdm import tqdm
+
+from jaxvae_md import errors
+from jaxvae_md._typing import Array, Params
+from jaxvae_md.neighbors import NeighborFns, NeighborList, image_grid, perpendicular_widths
+from jaxvae_md.simulate.engine import Simulator, State, Trajectory, recorded
+from jaxvae_md.structure import Structure
+
+_MAX_RETRIES = 8
+
+
+class Chunk(NamedTuple):
+    """Some steps of a simulation on the host."""
+
+    state: State
+    """after the last step, to continue from; after a failure that before the first"""
+    trajectory: Trajectory
+    """the good frames, with the error bits"""
+
+
+def run(
+    simulator: Simulator,
+    params: Params,
+    structure: Structure,
+    key: Array,
+    num_steps: int,
+    *,
+    initial_temperature: float = 300.0,
+    record_every: int = 10,
+    chunk: int = 200,
+    runaway: float = 1e5,
+    progress: bool = False,
+    label: str = "MD",
+) -> Trajectory:
+    """A whole simulation on the host: chunks of jitted steps with checks between them.
+
+    An overflowing neighbor list is allocated again with more room and the chunk repeated from its
+    start. When a position is not finite, or the temperature exceeds `runaway` (K), the run stops
+    and the frames up to the last good one are returned with the error bit set: bad parameters
+    must be seen, not raised.
+
+    **Arguments:** `initial_temperature` in K of the velocities that are drawn; `num_steps` is
+    rounded down to a multiple of `record_every`.
+
+    ```python
+    trajectory = run(simulator, params, structure, jax.random.key(0), num_steps=1000)
+    ```
+    """
+    state = begin(simulator, params, structure, key, initial_temperature)
+    options = {"record_every": record_every, "chunk": chunk, "runaway": runaway}
+    parts: list[Trajectory] = []
+    with tqdm(total=num_steps, desc=label, unit="step", disable=not progress) as bar:
+        for _, part in chunks(simulator, params, state, num_steps, **options):
+            parts.append(part)
+            if not part.error:
+                bar.update(record_every * len(part.temperature))
+                bar.set_postfix(T=f"{part.temperature[-1]:.0f} K")
+    *fields, errors_of_parts = zip(*parts or [_no_frames(state)], strict=True)
+    return Trajectory(*map(np.concatenate, fields), error=errors_of_parts[-1])
+
+
+def begin(
+    simulator: Simulator,
+    params: Params,
+    structure: Structure,
+    key: Array,
+    initial_temperature: float = 300.0,
+    momentum: Float[Array, "n 3"] | None = None,
+) -> State:
+    """The state before the first step: allocates the neighbor list and computes the forces.
+
+    **Arguments:** `initial_temperature` in K of the velocities that are drawn; `momentum` in
+    sqrt(amu eV), as in `Trajectory` and in ASE, is taken instead where it is given.
+
+    ```python
+    state = begin(simulator, params, structure, jax.random.key(0), 300.0)
+    ```
+    """
+    neighbors = simulator.neighbor_fns.allocate(structure, extra=1.15)
+    return _jit_init(simulator)(key, params, structure, neighbors, initial_temperature, momentum)
+
+
+def chunks(
+    simulator: Simulator,
+    params: Params,
+    state: State,
+    num_steps: int,
+    *,
+    record_every: int = 10,
+    chunk: int = 200,
+    runaway: float = 1e5,
+) -> Iterator[Chunk]:
+    """A simulation on the host, `chunk` steps at a time, checked after each as told in `run`.
+
+    The error bits of a failure come with the last chunk. A simulation that is continued from the
+    state of a chunk has the same frames, bit by bit, as one that never stopped, on the same
+    machine and with the same options.
+
+    ```python
+    for state, trajectory in chunks(simulator, params, state, num_steps=1000):
+        print(trajectory.temperature)
+        errors.check(trajectory.error, "simulation")
+    ```
+    """
+    chunk = record_every * max(1, chunk // record_every)
+    done, retries = 0, 0
+    while (size := min(chunk, num_steps - done) // record_every * record_every) > 0:
+        after, frames = _jit_recorded(simulator, size, record_every)(params, state)
+        frames = jax.tree.map(np.asarray, frames)
+        bits = frames.error
+        wild = (bits & errors.NOT_FINITE != 0) | ~(frames.temperature < runaway)
+        first_wild = _first(wild)
+        first_overflow = _first(bits & errors.NEIGHBOR_OVERFLOW != 0)
+        # what is not a number overflows every list, so it gets a single chance
+        lost = bits[min(first_overflow, len(bits) - 1)] & errors.NOT_FINITE
+        allowed = 1 if lost else _MAX_RETRIES
+        if first_overflow <= first_wild and first_overflow < size and retries < allowed:
+            retries += 1
+            room = 2 * state.neighbors.index.shape[1] + 1
+            # a cell that shrank may have met more images of itself than the list searches
+            moving = not np.array_equal(after.structure.cell, state.structure.cell)
+            thinnest = 0.9**retries if moving else 1.0
+            neighbors = _allocate(simulator.neighbor_fns, state.structure, room, thinnest)
+            state = state._replace(neighbors=neighbors)
+            continue
+        kept = min(first_wild, first_overflow, len(bits))
+        good = Trajectory(*(field[:kept] for field in frames))
+        if kept < len(bits):
+            error = int(bits[kept]) | (errors.NOT_FINITE if wild[kept] else 0)
+            yield Chunk(state, good._replace(error=np.array(error)))
+            return
+        state, done, retries = after, done + size, 0
+        yield Chunk(state, good._replace(error=np.array(0)))
+
+
+def _first(flags: np.ndarray) -> int:
+    """Index of the first flag that is set; beyond every index when none is."""
+    return int(np.argmax(flags)) if flags.any() else np.iinfo(int).max
+
+
+def _allocate(
+    fns: NeighborFns, structure: Structure, capacity: int, thinnest: float = 1.0
+) -> NeighborList:
+    """A fresh list with at least the given capacity.
+
+    Its images suffice until the cell has shrunk to `thinnest` of its widths.
+    """
+    on_host = jax.tree.map(np.asarray, structure)
+    neighbors = fns.allocate(on_host, capacity=capacity)
+    if thinnest < 1:
+        widths = thinnest * np.asarray(perpendicular_widths(on_host.cell))
+        reach = np.where(on_host.pbc, np.ceil((fns.cutoff + fns.skin) / widths), 0)
+        neighbors = neighbors._replace(images=image_grid(reach.astype(int)))
+    return jax.tree.map(jnp.asarray, neighbors)
+
+
+def _no_frames(state: State) -> Trajectory:
+    """A trajectory without frames, in the shapes and precision of the state."""
+    position, cell = map(np.asarray, state.structure[:2])
+    nothing = np.zeros(0, position.dtype)
+    return Trajectory(
+        position=np.zeros((0, *position.shape), position.dtype),
+        momentum=np.zeros((0, *position.shape), position.dtype),
+        cell=np.zeros((0, *cell.shape), cell.dtype),
+        potential_energy=nothing,
+        temperature=nothing,
+        error=np.array(0),
+    )
+
+
+@lru_cache(maxsize=32)
+def _jit_init(simulator: Simulator):
+    return jax.jit(simulator.init)
+
+
+@lru_cache(maxsize=32)
+def _jit_recorded(simulator: Simulator, num_steps: int, record_every: int):
+    return jax.jit(partial(recorded, simulator, num_steps=num_steps, record_every=record_every))
