@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from jaxvae_md._typing import Array
-from jaxvae_md.errors import SpeciesError
+from jaxvae_md.errors import GeometryError, SpeciesError
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -62,7 +62,7 @@ def from_atoms(atoms: Atoms, species: tuple[str, ...], dtype=np.float64) -> Stru
     """ASE Atoms to a Structure of numpy arrays.
 
     **Arguments:** `species` is the model's species table. **Raises:** `SpeciesError` for an
-    element outside it.
+    element outside it, `GeometryError` for a periodic direction without a cell vector.
 
     ```python
     structure = from_atoms(ase.build.bulk("Si"), species=("Si",))
@@ -70,6 +70,11 @@ def from_atoms(atoms: Atoms, species: tuple[str, ...], dtype=np.float64) -> Stru
     """
     from ase.geometry import complete_cell
 
+    if np.any(atoms.pbc & (atoms.cell.lengths() < 1e-3)):
+        raise GeometryError(
+            f"periodic ({atoms.pbc.tolist()}) without a cell vector in each of these directions",
+            remedy="give the cell, or switch pbc off",
+        )
     known = {symbol: i for i, symbol in enumerate(species)}
     symbols = atoms.get_chemical_symbols()
     for atom, symbol in enumerate(symbols):

@@ -3,7 +3,7 @@ import ase.build
 import numpy as np
 import pytest
 
-from jaxvae_md.errors import SpeciesError
+from jaxvae_md.errors import GeometryError, SpeciesError
 from jaxvae_md.structure import from_atoms, pad, species_table, stack, to_atoms
 from tests import systems
 
@@ -82,3 +82,8 @@ def test_stack_pads_to_the_largest():
         np.testing.assert_array_equal(batch.position[row][batch.mask[row]], member.position)
         np.testing.assert_array_equal(batch.cell[row], member.cell)
         np.testing.assert_array_equal(batch.pbc[row], member.pbc)
+
+
+def test_a_periodic_direction_without_a_cell_vector_is_refused():
+    with pytest.raises(GeometryError, match="without a cell vector"):
+        from_atoms(ase.Atoms("Si2", [[0, 0, 0], [0, 0, 2.3]], pbc=True), ("Si",))
