@@ -6,7 +6,7 @@ functions return an integer of error bits beside their result, and host code cal
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -30,26 +30,14 @@ _MEANING = {
 
 
 class JaxvaeError(Exception):
-    """Base of everything this package raises on purpose."""
-
-
-class UnsupportedJaxError(JaxvaeError, ImportError):
-    """The installed JAX is known to compute wrong numbers."""
-
-
-class RunError(JaxvaeError, RuntimeError):
-    """A run failed; what it had finished is kept."""
-
-
-class InputError(JaxvaeError, ValueError):
-    """Bad input: says what is wrong, where, and what to do.
+    """Base of everything this package raises on purpose: what is wrong, where, and what to do.
 
     **Arguments:** `message` what is wrong; `file`, `frame` (from 0) and `atom` (from 0) where;
     `remedy` what to do about it.
 
     ```python
-    raise InputError("two atoms at the same place", file="a.extxyz", frame=3, atom=7,
-                     remedy="remove one of them")
+    raise GeometryError("two atoms at the same place", file="a.extxyz", frame=3, atom=7,
+                        remedy="remove one of them")
     ```
     """
 
@@ -72,7 +60,7 @@ class InputError(JaxvaeError, ValueError):
         text = f"{', '.join(where)}: {message}" if where else message
         super().__init__(f"{text}\n  remedy: {remedy}" if remedy else text)
 
-    def at(self, *, file: Any = None, frame: int | None = None) -> InputError:
+    def at(self, *, file: Any = None, frame: int | None = None) -> Self:
         """The same error with more said about where it is; what it knew itself stays."""
         return type(self)(
             self.message,
@@ -81,6 +69,22 @@ class InputError(JaxvaeError, ValueError):
             atom=self.atom,
             remedy=self.remedy,
         )
+
+
+class UnsupportedJaxError(JaxvaeError, ImportError):
+    """The installed JAX is known to compute wrong numbers."""
+
+
+class RunError(JaxvaeError, RuntimeError):
+    """A run failed; what it had finished is kept."""
+
+
+class WriteError(RunError):
+    """A file could not be written: the disk is full, say. What was there before is kept."""
+
+
+class InputError(JaxvaeError, ValueError):
+    """Bad input."""
 
 
 class FileError(InputError):
@@ -101,6 +105,10 @@ class GeometryError(InputError):
 
 class OutputError(InputError):
     """The output folder cannot be used."""
+
+
+class LockedError(OutputError):
+    """Another process works in the folder."""
 
 
 class OptionError(InputError):

@@ -1,18 +1,15 @@
-"""Files: extended XYZ in, checked; extended XYZ and checkpoints out, written atomically."""
+"""Extended XYZ in, checked, and out, written atomically."""
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
-import shutil
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from io import StringIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from jaxvae_md.atomic import replacing
 from jaxvae_md.errors import FileError, GeometryError, InputError, LabelError, SpeciesError
 from jaxvae_md.neighbors import host_pairs
 from jaxvae_md.structure import from_atoms, species_table
@@ -22,7 +19,6 @@ if TYPE_CHECKING:
 
 _OVERLAP = 0.3
 """angstrom; nearer than any two nuclei of a sensible frame"""
-_MANIFEST = "manifest.json"
 
 
 def read_frames(path: str | Path, labelled: bool = True) -> list[Atoms]:
@@ -42,6 +38,16 @@ def read_frames(path: str | Path, labelled: bool = True) -> list[Atoms]:
         except InputError as error:
             raise error.at(file=path, frame=number) from None
     return frames
+
+
+def first_frame(path: str | Path) -> Atoms:
+    """The first frame of an extended XYZ file, without reading the others. **Raises:** `FileError`.
+
+    ```python
+    start = first_frame("trajectory.extxyz")
+    ```
+    """
+    return next(_parsed(Path(path)))
 
 
 def check_frame(atoms: Atoms, labelled: bool = True) -> None:
@@ -79,7 +85,7 @@ def check_frame(atoms: Atoms, labelled: bool = True) -> None:
 
 
 def write_frames(path: str | Path, frames: Sequence[Atoms]) -> None:
-    """Writes extended XYZ atomically: the file is whole or not there.
+    """Writes extended XYZ atomically: the file is whole or not there. **Raises:** `WriteError`.
 
     ```python
     write_frames("generated.extxyz", frames)
@@ -87,97 +93,48 @@ def write_frames(path: str | Path, frames: Sequence[Atoms]) -> None:
     """
     from ase.io import write
 
-    with _replaced(path) as temporary:
+    with replacing(path) as temporary:
         write(temporary, list(frames), format="extxyz")
 
 
-def write_text(path: str | Path, text: str) -> None:
-    """Writes a text file atomically."""
-    with _replaced(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
-
-
-@contextmanager
-def _replaced(path: str | Path) -> Iterator[Path]:
-    """A temporary path that takes the file's place when all went well, and goes otherwise."""
-    path = Path(path)
-    # the ending stays: it decides whether ASE compresses
-    temporary = path.with_name(f".part-{path.name}")
-    try:
-        yield temporary
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def save_checkpoint(folder: str | Path, tree: dict[str, Any]) -> None:
-    """Saves a nested dict of arrays with Orbax; a SHA-256 manifest is written last.
-
-    The folder appears under its name only when everything is in it.
+def frames_text(frames: Sequence[Atoms]) -> str:
+    """Frames as extended XYZ, for a file that grows.
 
     ```python
-    save_checkpoint("run/checkpoints/vae", {"params": params})
+    file.write(frames_text(new_frames))
     ```
     """
-    import orbax.checkpoint as ocp
+    from ase.io import write
 
-    folder = Path(folder).absolute()
-    temporary = folder.with_name(f".{folder.name}.part")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.parent.mkdir(parents=True, exist_ok=True)
-    with ocp.PyTreeCheckpointer() as checkpointer:
-        checkpointer.save(temporary, tree)
-    (temporary / _MANIFEST).write_text(json.dumps(_digests(temporary), indent=1))
-    shutil.rmtree(folder, ignore_errors=True)
-    os.replace(temporary, folder)
-
-
-def load_checkpoint(folder: str | Path) -> dict[str, Any]:
-    """Loads what `save_checkpoint` saved, as numpy arrays, after checking every digest.
-
-    **Raises:** `FileError` when a file is missing, foreign or altered.
-
-    ```python
-    params = load_checkpoint("run/checkpoints/vae")["params"]
-    ```
-    """
-    import orbax.checkpoint as ocp
-
-    folder = Path(folder).absolute()
-    try:
-        expected = json.loads((folder / _MANIFEST).read_text())
-    except (OSError, ValueError) as error:
-        raise FileError(
-            f"no readable checkpoint ({error})", file=folder, remedy="use an earlier checkpoint"
-        ) from None
-    found = _digests(folder)
-    altered = sorted(name for name in {*expected, *found} if expected.get(name) != found.get(name))
-    if altered:
-        raise FileError(
-            f"{altered[0]} is missing or was altered after it was written",
-            file=folder,
-            remedy="use an earlier checkpoint",
-        )
-    with ocp.PyTreeCheckpointer() as checkpointer:
-        restored = checkpointer.restore(folder, restore_args=None)
-    return _as_numpy(restored)
+    buffer = StringIO()
+    write(buffer, list(frames), format="extxyz")
+    return buffer.getvalue()
 
 
 def _read(path: Path) -> list[Atoms]:
+    frames = list(_parsed(path))
+    if not frames:
+        raise FileError("no frames", file=path, remedy="give a file with at least one frame")
+    return frames
+
+
+def _parsed(path: Path) -> Iterator[Atoms]:
+    """The frames of a file, one by one."""
     from ase.io import iread
 
     if not path.is_file():
         raise FileError("no such file", file=path, remedy="give the path of an extxyz file")
-    frames: list[Atoms] = []
+    number = 0
     format = "extxyz" if ".extxyz" in path.suffixes or ".xyz" in path.suffixes else None
     try:
         for atoms in iread(path, ":", format=format):
-            frames.append(atoms)
+            yield atoms
+            number += 1
     except KeyError as error:
         raise SpeciesError(
             f"unknown element or key {error}",
             file=path,
-            frame=len(frames),
+            frame=number,
             remedy="use the chemical symbol of an element",
         ) from None
     except Exception as error:
@@ -185,12 +142,9 @@ def _read(path: Path) -> list[Atoms]:
         raise FileError(
             f"cannot be read ({type(error).__name__}: {error})",
             file=path,
-            frame=len(frames),
+            frame=number,
             remedy="write it as extended XYZ with ase.io.write(..., format='extxyz')",
         ) from None
-    if not frames:
-        raise FileError("no frames", file=path, remedy="give a file with at least one frame")
-    return frames
 
 
 def _check_labels(atoms: Atoms) -> None:
@@ -219,17 +173,3 @@ def _check_labels(atoms: Atoms) -> None:
             atom=int(np.argmin(finite)),
             remedy="remove the frame or label it again",
         )
-
-
-def _digests(folder: Path) -> dict[str, str]:
-    return {
-        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.name != _MANIFEST
-    }
-
-
-def _as_numpy(tree: Any) -> Any:
-    if isinstance(tree, dict):
-        return {key: _as_numpy(value) for key, value in tree.items()}
-    return np.asarray(tree)

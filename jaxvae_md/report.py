@@ -7,10 +7,8 @@ from __future__ import annotations
 
 import base64
 import io
-import os
 import struct
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from html import escape
 from numbers import Integral, Real
@@ -18,7 +16,8 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from jaxvae_md.errors import FileError, OutputError
+from jaxvae_md.atomic import write_bytes
+from jaxvae_md.errors import FileError
 
 DPI = 150
 _NUMBER = ' class="number"'
@@ -56,20 +55,20 @@ class Section:
     tables: Sequence[Table] = ()
 
 
-def save_figure(figure: Figure, path: str | os.PathLike[str]) -> None:
+def save_figure(figure: Figure, path: str | Path) -> None:
     """Writes a figure as a PNG of 150 dots per inch; a reader never meets half a file.
 
-    **Raises:** `OutputError` when the file cannot be written.
+    **Raises:** `WriteError` when the file cannot be written.
 
     ```python
     save_figure(plot.parity(...), "parity.png")
     ```
     """
-    _write(Path(path), _png(figure))
+    write_bytes(path, _png(figure))
 
 
 def write_report(
-    path: str | os.PathLike[str],
+    path: str | Path,
     title: str,
     summary: str,
     facts: Sequence[tuple[str, str]] = (),
@@ -79,7 +78,7 @@ def write_report(
 
     **Arguments:** `summary` one paragraph of plain sentences; `facts` pairs of name and value
     shown below it; `sections` in the order in which they are read.
-    **Raises:** `FileError` when a picture is no PNG file; `OutputError` when the report cannot be
+    **Raises:** `FileError` when a picture is no PNG file; `WriteError` when the report cannot be
     written. An older report is then left as it was.
 
     ```python
@@ -109,7 +108,7 @@ def write_report(
             parts.append(_picture(picture, num_pictures))
         parts.append("</section>")
     body = "\n".join(parts)
-    _write(Path(path), _PAGE.format(title=escape(title), style=_STYLE, body=body).encode())
+    write_bytes(path, _PAGE.format(title=escape(title), style=_STYLE, body=body).encode())
 
 
 def _table(table: Table, number: int) -> str:
@@ -167,22 +166,6 @@ def _read_png(path: Path) -> bytes:
     if not data.startswith(_PNG) or len(data) < 24:
         raise FileError("is not a PNG file", file=path, remedy="save the figure as PNG")
     return data
-
-
-def _write(path: Path, data: bytes) -> None:
-    """All or nothing: a neighbouring temporary file takes the place of `path` when complete."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_bytes(data)
-        os.replace(temporary, path)
-    except OSError as error:
-        remedy = "choose a folder that can be written, and a path that is no folder"
-        message = f"cannot be written: {error.strerror}"
-        raise OutputError(message, file=path, remedy=remedy) from error
-    finally:
-        with suppress(OSError):
-            temporary.unlink()
 
 
 _PAGE = """<!DOCTYPE html>

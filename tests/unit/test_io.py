@@ -1,21 +1,12 @@
 import os
 
 import ase.io
-import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 
 from jaxvae_md import errors, io
-from jaxvae_md.coverage import CoverageModel, LocalRatio
-from jaxvae_md.descriptors import Standardizer
-from jaxvae_md.generate import Targets
-from jaxvae_md.learn.state import Dataset, State, Trial, from_tree, to_tree
-from jaxvae_md.simulate import Trajectory
-from jaxvae_md.structure import stack
-from tests import systems
 
 
 def silicon(energy=-4.0, forces=None) -> Atoms:
@@ -164,112 +155,6 @@ def test_an_error_that_is_told_where_it_is_keeps_what_it_knew():
     assert str(told) == "file a.extxyz, frame 3, atom 5: no energy\n  remedy: add it"
 
 
-def full_state() -> State:
-    """A state in which some parts are there and others are not."""
-    dataset = Dataset(
-        stack([systems.si8(), systems.bcc()]),
-        np.array([1.0, 2.0]),
-        np.ones((2, 8, 3)),
-        np.array([0, 1]),
-    )
-    ratio = LocalRatio(np.ones((2, 3, 4)), np.ones((2, 3), bool), np.ones((2, 3)), np.array(0.1))
-    return State(
-        round=np.array(1),
-        data=dataset,
-        train=np.array([0]),
-        test=np.array([1]),
-        standardizer=Standardizer(np.arange(3.0), np.ones(3)),
-        vae_params={"encoder": {"hidden": {"layer_0": {"kernel": jnp.ones((2, 3))}}}},
-        coverage=CoverageModel((ratio, ratio), np.array(1.5), np.array(0.02), np.array([0, 1])),
-        history={"fit": np.array([3.0, 2.0])},
-    )
-
-
-def assert_same(a, b):
-    assert jax.tree.structure(a) == jax.tree.structure(b)
-    for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
-        x, y = np.asarray(x), np.asarray(y)
-        assert x.dtype == y.dtype
-        assert np.array_equal(x, y)
-
-
-def test_a_checkpoint_gives_back_the_state(tmp_path):
-    state = full_state()
-    io.save_checkpoint(tmp_path / "checkpoint", to_tree(state))
-    back = from_tree(io.load_checkpoint(tmp_path / "checkpoint"))
-    assert_same(back, state)
-    assert back.targets is None
-    assert back.params is None
-    assert back.coverage is not None
-    assert isinstance(back.coverage.ratios[1], LocalRatio)
-
-
-def test_a_checkpoint_keeps_parts_without_elements(tmp_path):
-    # a simulation that blew up at once has no frames, and there may be no gap to fill
-    targets = Targets(*(np.zeros((0, 3)),) * 2, *(np.zeros(0),) * 3)
-    nothing = Trajectory(np.zeros((0, 8, 3)), np.zeros(0), np.zeros(0), np.array(2))
-    curves = dict.fromkeys(("r", "rdf_unlearned", "rdf_learned", "rdf_reference"), np.ones(4))
-    values = dict.fromkeys(("temperature", "energy_reference", "outside"), np.array(1.0))
-    trial = Trial(unlearned=nothing, learned=nothing, reference=None, **curves, **values)
-    state = full_state()._replace(targets=targets, trial=trial)
-    io.save_checkpoint(tmp_path / "checkpoint", to_tree(state))
-    assert_same(from_tree(io.load_checkpoint(tmp_path / "checkpoint")), state)
-
-
-def test_saving_a_checkpoint_again_replaces_it(tmp_path):
-    for value in (1.0, 2.0):
-        io.save_checkpoint(tmp_path / "checkpoint", {"a": np.full(3, value)})
-    assert io.load_checkpoint(tmp_path / "checkpoint")["a"][0] == 2.0
-    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint"]
-
-
-def saved(tmp_path):
-    folder = tmp_path / "checkpoint"
-    io.save_checkpoint(folder, {"a": np.arange(1000.0), "b": {"c": np.ones(7)}})
-    files = [p for p in folder.rglob("*") if p.is_file() and p.name != "manifest.json"]
-    return folder, max(files, key=lambda p: p.stat().st_size)
-
-
-def flip(path):
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 1
-    path.write_bytes(content)
-
-
-DAMAGE = {
-    "a flipped bit": lambda folder, file: flip(file),
-    "a missing file": lambda folder, file: file.unlink(),
-    "a foreign file": lambda folder, file: (folder / "foreign").write_text("x"),
-    "a manifest cut short": lambda folder, file: (folder / "manifest.json").write_text("{"),
-    "no manifest": lambda folder, file: (folder / "manifest.json").unlink(),
-}
-
-
-@pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE.keys())
-def test_a_damaged_checkpoint_is_refused(tmp_path, damage):
-    folder, file = saved(tmp_path)
-    io.load_checkpoint(folder)
-    damage(folder, file)
-    with pytest.raises(errors.FileError) as caught:
-        io.load_checkpoint(folder)
-    assert caught.value.file == folder
-    assert "earlier checkpoint" in caught.value.remedy
-
-
-def test_a_checkpoint_that_is_not_there_is_a_file_error(tmp_path):
-    with pytest.raises(errors.FileError):
-        io.load_checkpoint(tmp_path / "nothing")
-
-
-def test_an_interrupted_checkpoint_leaves_the_old_one(tmp_path, monkeypatch):
-    folder, _ = saved(tmp_path)
-    monkeypatch.setattr(io, "_digests", lambda folder: 1 / 0)
-    with pytest.raises(ZeroDivisionError):
-        io.save_checkpoint(folder, {"a": np.zeros(1)})
-    monkeypatch.undo()
-    assert len(io.load_checkpoint(folder)["a"]) == 1000
-
-
 def test_an_interrupted_write_leaves_the_old_file_and_no_part_of_the_new(tmp_path):
     path = tmp_path / "frames.extxyz"
     io.write_frames(path, [silicon()])
@@ -280,12 +165,3 @@ def test_an_interrupted_write_leaves_the_old_file_and_no_part_of_the_new(tmp_pat
         io.write_frames(path, [silicon(energy=-1.0), broken])
     assert path.read_bytes() == before
     assert os.listdir(tmp_path) == ["frames.extxyz"]
-
-
-def test_text_is_replaced_as_a_whole(tmp_path):
-    path = tmp_path / "metrics.jsonl"
-    io.write_text(path, "é\n")
-    with pytest.raises(UnicodeEncodeError):
-        io.write_text(path, "beta \udce9")
-    assert path.read_text(encoding="utf-8") == "é\n"
-    assert os.listdir(tmp_path) == ["metrics.jsonl"]

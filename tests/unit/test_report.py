@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from jaxvae_md.errors import FileError, OutputError
+from jaxvae_md.errors import FileError, WriteError
 from jaxvae_md.report import Picture, Section, Table, save_figure, write_report
 
 NASTY = "<script>alert(\"x\")</script> & 'more'"
@@ -136,7 +136,7 @@ def test_failed_report_leaves_the_old_one(tmp_path):
 def test_place_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "file").write_text("")
     for path in (tmp_path / "file" / "report.html", tmp_path):
-        with pytest.raises(OutputError, match=re.escape(str(path))):
+        with pytest.raises(WriteError, match=re.escape(str(path))):
             write_report(path, "t", "s")
     assert os.listdir(tmp_path) == ["file"]
     assert not list(tmp_path.parent.glob(f".{tmp_path.name}*"))
@@ -148,7 +148,7 @@ def test_interrupted_write_leaves_nothing_behind(tmp_path, monkeypatch):
 
     (tmp_path / "a.png").write_text("old")
     monkeypatch.setattr(os, "replace", fail)
-    with pytest.raises(OutputError, match="No space left"):
+    with pytest.raises(WriteError, match="No space left"):
         save_figure(figure(), tmp_path / "a.png")
     assert (tmp_path / "a.png").read_text() == "old"
     assert os.listdir(tmp_path) == ["a.png"]
