@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from jaxvae_md.generate import propose as propose
     from jaxvae_md.generate import realise as realise
     from jaxvae_md.io import read_frames as read_frames
+    from jaxvae_md.model import load_model as load_model
+    from jaxvae_md.model import save_model as save_model
     from jaxvae_md.neighbors import neighbor_list as neighbor_list
     from jaxvae_md.potentials import chebyshev_nn as chebyshev_nn
     from jaxvae_md.potentials import compose as compose
@@ -50,6 +52,8 @@ _HOME = {
     "propose": "generate",
     "realise": "generate",
     "read_frames": "io",
+    "load_model": "model",
+    "save_model": "model",
     "neighbor_list": "neighbors",
     "chebyshev_nn": "potentials",
     "compose": "potentials",

@@ -110,26 +110,46 @@ def surroundings(
     y = surroundings(frames, descriptor, standardizer, nearest_distance=2.35)
     ```
     """
-    radii = tuple(factor * nearest_distance for factor in POOLING_RADII)
     structures = [from_atoms(atoms, descriptor.species) for atoms in frames]
     out: list[np.ndarray] = [np.empty(0)] * len(structures)
-    one = _surroundings(descriptor, radii)
+    one = _surroundings(descriptor, nearest_distance)
     scale = jax.tree.map(jnp.asarray, standardizer)
-    for batch in batches(structures, max(descriptor.cutoff, *radii)):
+    for batch in batches(structures, reach(descriptor, nearest_distance)):
         pooled = np.asarray(one(scale, batch.structure, batch.neighbors))
         for values, mask, frame in zip(pooled, batch.structure.mask, batch.frame, strict=True):
             out[frame] = values[mask]
     return out
 
 
-@lru_cache
-def _surroundings(descriptor: Chebyshev, radii: tuple[float, ...]):
-    def one(standardizer, structure, neighbors):
-        x = standardizer.apply(descriptor(structure, neighbors))
-        return jnp.stack([pool(x, structure, neighbors, r) for r in radii], axis=1)
+def reach(descriptor: Chebyshev, nearest_distance: float) -> float:
+    """Cutoff (angstrom) of the neighbor list that `surroundings_of` needs."""
+    return max(descriptor.cutoff, *(factor * nearest_distance for factor in POOLING_RADII))
 
+
+def surroundings_of(
+    descriptor: Chebyshev,
+    standardizer: Standardizer,
+    nearest_distance: float,
+    structure: Structure,
+    neighbors: NeighborList,
+) -> Float[Array, "n radii d"]:
+    """`surroundings` of one structure, under jit; differentiable in its positions.
+
+    ```python
+    fns = neighbor_list(reach(descriptor, 2.35))
+    y = surroundings_of(descriptor, standardizer, 2.35, structure, fns.allocate(structure))
+    ```
+    """
+    x = standardizer.apply(descriptor(structure, neighbors))
+    radii = [factor * nearest_distance for factor in POOLING_RADII]
+    return jnp.stack([pool(x, structure, neighbors, radius) for radius in radii], axis=1)
+
+
+@lru_cache
+def _surroundings(descriptor: Chebyshev, nearest_distance: float):
     def batch(standardizer, structure, neighbors):
-        return lax.map(lambda a: one(standardizer, *a), (structure, neighbors))
+        one = lambda frame: surroundings_of(descriptor, standardizer, nearest_distance, *frame)
+        return lax.map(one, (structure, neighbors))
 
     return jax.jit(batch)
 

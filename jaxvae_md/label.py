@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib
+import json
+import logging
+import os
 import sys
-from collections.abc import Sequence
+import zlib
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +17,7 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
+from jaxvae_md import atomic
 from jaxvae_md._typing import Labeller, Params
 from jaxvae_md.errors import LabelError, OptionError
 from jaxvae_md.neighbors import neighbor_list
@@ -21,6 +27,8 @@ from jaxvae_md.structure import from_atoms
 
 if TYPE_CHECKING:
     from ase import Atoms
+
+_log = logging.getLogger(__name__)
 
 
 def potential_labeller(potential: Potential, params: Params) -> Labeller:
@@ -71,6 +79,71 @@ def get_labeller(name: str) -> Labeller | None:
     if not callable(labeller):
         raise OptionError(f"labeller {name!r} is not a function", remedy=remedy)
     return labeller
+
+
+def remembered(labeller: Labeller, path: str | Path) -> Labeller:
+    """The labeller with a memory on disk: no structure is ever computed twice.
+
+    Each label is one line of JSON, written when it is known; a line that was torn by a kill or
+    altered is passed over, and its structure computed again.
+
+    ```python
+    labeller = remembered(get_labeller("my_dft:label"), "labels.jsonl")
+    ```
+    """
+    path = Path(path)
+    known = dict(_stored_labels(path))
+
+    def remember(atoms: Atoms) -> tuple[float, np.ndarray]:
+        name = _fingerprint(atoms)
+        if name not in known:
+            energy, forces = labeller(atoms)
+            energy, forces = float(energy), np.asarray(forces, float)
+            # what cannot be a label is not kept
+            if forces.shape == (len(atoms), 3) and np.isfinite([energy, *forces.flat]).all():
+                _store_label(path, name, energy, forces)
+            known[name] = energy, forces
+        return known[name]
+
+    return remember
+
+
+def _stored_labels(path: Path) -> Iterator[tuple[str, tuple[float, np.ndarray]]]:
+    if not path.exists():
+        return
+    for number, line in enumerate(path.read_bytes().splitlines()):
+        checksum, _, text = line.partition(b" ")
+        try:
+            if int(checksum, 16) != zlib.crc32(text):
+                raise ValueError("checksum")
+            entry = json.loads(text)
+        except ValueError:
+            _log.warning("%s, line %d: damaged; its structure is labelled again", path, number + 1)
+        else:
+            yield entry["structure"], (entry["energy"], np.array(entry["forces"]))
+
+
+def _store_label(path: Path, name: str, energy: float, forces: np.ndarray) -> None:
+    entry = {"structure": name, "energy": energy, "forces": forces.tolist()}
+    text = json.dumps(entry, allow_nan=False).encode()
+    with atomic.writing(path), open(path, "ab+") as file:
+        size = file.tell()
+        if size:
+            file.seek(size - 1)
+            if file.read(1) != b"\n":
+                # the last line was torn: cut it off
+                file.seek(0)
+                file.truncate(file.read().rfind(b"\n") + 1)
+        file.write(b"%08x %s\n" % (zlib.crc32(text), text))
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _fingerprint(atoms: Atoms) -> str:
+    """The same for the same structure, to the last bit."""
+    parts = (atoms.numbers, atoms.positions, atoms.cell.array, atoms.pbc)
+    content = b"".join(np.ascontiguousarray(part).tobytes() for part in parts)
+    return hashlib.sha256(content).hexdigest()
 
 
 def label(frames: Sequence[Atoms], labeller: Labeller, progress: bool = False) -> list[Atoms]:

@@ -1,58 +1,62 @@
-"""A run of the closed loop in a folder: stages, checkpoints, metrics, report.
+"""A run of the closed loop, or of a plain fit, in a folder that can always be resumed.
 
 DIR/config.yaml        the resolved options
 DIR/metrics.jsonl      one line a stage; the last has stage "final"
 DIR/checkpoints/       the state after the last two stages
+DIR/labels.jsonl       every label the labeller has computed, as it came
 DIR/generated.extxyz   accepted structures, labelled where a labeller was given
 DIR/to_label.extxyz    the same to be labelled, without a labeller
+DIR/model.npz          the learned model
 DIR/report.html        everything to look at; the figures also as PNG in DIR/figures
+DIR/round_0/ ...       the same files of earlier rounds
+
+After a kill at any moment a resumed run ends with the same files, bit by bit, save for the
+seconds in metrics.jsonl.
 """
 
 from __future__ import annotations
 
 import json
+import logging
+import os
 import shutil
 import time
 from collections.abc import Sequence
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import jax
 import numpy as np
-import yaml
 
-from jaxvae_md import io
+from jaxvae_md import atomic, io, run_folder
 from jaxvae_md._typing import Labeller
-from jaxvae_md.errors import FileError, OutputError
-from jaxvae_md.label import check_same_reference
-from jaxvae_md.learn import Config, State, start, steps
+from jaxvae_md.checkpoint import from_tree, to_tree
+from jaxvae_md.errors import FileError, InputError, LabelError, OptionError
+from jaxvae_md.label import check_same_reference, remembered
+from jaxvae_md.learn import FIT_STAGES, STAGES, Config, State, next_round, start, steps
+from jaxvae_md.learn.config import label_of
 from jaxvae_md.learn.gaps import accepted_frames
-from jaxvae_md.learn.loop import stages
-from jaxvae_md.learn.state import from_tree, labelled_frames, to_tree
+from jaxvae_md.learn.gaps import generate as generate_stage
+from jaxvae_md.learn.loop import stage_key
+from jaxvae_md.learn.state import Dataset, frame, labelled_frames, to_dataset
+from jaxvae_md.model import Model, save_model
+from jaxvae_md.options import as_plain, from_plain
+from jaxvae_md.run_folder import RunFolder
+from jaxvae_md.structure import from_atoms
 from jaxvae_md.summary import write_summary
 
 if TYPE_CHECKING:
     from ase import Atoms
 
-CONFIG = "config.yaml"
 METRICS = "metrics.jsonl"
-CHECKPOINTS = "checkpoints"
-_KEPT_CHECKPOINTS = 2
-
-
-def check_free(out: Path) -> None:
-    """Raises `OutputError` when a folder cannot take a new run."""
-    if out.is_file():
-        raise OutputError("is a file", file=out, remedy="give a folder with --out")
-    if out.is_dir() and any(out.iterdir()):
-        remedy = "give another folder with --out, or remove this one"
-        if (out / CONFIG).is_file():
-            raise OutputError(
-                "the folder holds another run",
-                file=out,
-                remedy=f"continue it with --resume {out}, or {remedy}",
-            )
-        raise OutputError("the folder is not empty", file=out, remedy=remedy)
+LABELS = "labels.jsonl"
+MODEL = "model.npz"
+GENERATED, TO_LABEL = "generated.extxyz", "to_label.extxyz"
+_OF_A_ROUND = (GENERATED, TO_LABEL, MODEL, "report.html", "figures")
+_STAGES = {"learn": STAGES, "fit": FIT_STAGES}
+_ATTEMPTS = 4
+_log = logging.getLogger(__name__)
 
 
 def new_run(
@@ -61,102 +65,314 @@ def new_run(
     out: str | Path,
     labeller: Labeller | None,
     progress: bool = False,
+    *,
+    kind: str = "learn",
+    data: str | None = None,
 ) -> dict[str, Any]:
-    """Runs one round of the loop in a new folder; returns the final metrics.
+    """Runs the loop in a new folder; returns the final metrics.
 
-    **Raises:** `OutputError` when the folder holds another run; errors of the data before
-    anything is written.
+    **Arguments:** `kind` "learn" for the whole loop, "fit" for the potential alone; `data` where
+    the frames came from, noted among the options. **Raises:** `OutputError` when the folder holds
+    another run; errors of the data before anything is written; `RunError`, after which `resume`
+    continues.
 
     ```python
     new_run(datasets.silicon(), Config(labeller="sw"), "run", get_labeller("sw"))
     ```
     """
     out = Path(out)
-    check_free(out)
+    run_folder.check_free(out)
     if labeller is not None:
         check_same_reference(frames, labeller, config.labeller)
     state, config = start(frames, config)
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(
-            f"cannot be made ({error})", file=out, remedy="give another folder with --out"
-        ) from None
-    _write_config(config, out)
-    return _continue(state, config, out, labeller, [], [], progress)
+    options = {"data": data, **as_plain(config)}
+    info = {"stage": "start", "records": [], "seconds": 0.0}
+    with run_folder.create(out, kind, options, to_tree(state), info) as folder:
+        return _proceed(folder, kind, config, state, info, labeller, progress)
 
 
-def resume(out: str | Path, labeller: Labeller | None, progress: bool = False) -> dict[str, Any]:
+def resume(
+    out: str | Path,
+    labeller: Labeller | None,
+    progress: bool = False,
+    *,
+    labelled: str | Path | None = None,
+) -> dict[str, Any]:
     """Continues a run after its last finished stage; returns the final metrics.
+
+    **Arguments:** `labelled` an extxyz file of structures with energies and forces, those of
+    `to_label.extxyz` say: they join the training data of a finished run, and another round begins.
 
     ```python
     resume("run", get_labeller("sw"))
     ```
     """
-    out = Path(out)
-    config = load_config(out)
-    name, state = _last_checkpoint(out)
-    names = list(stages(None))
-    done = names[: names.index(name) + 1]
-    records = [r for r in _read_records(out / METRICS) if r["stage"] in done]
-    return _continue(state, config, out, labeller, records, done, progress)
+    with run_folder.opened(out, "learn", "fit") as folder:
+        return continue_in(folder, labeller, progress, labelled=labelled)
 
 
-def load_config(out: str | Path) -> Config:
-    """The resolved options of a run. **Raises:** `FileError`."""
-    path = Path(out) / CONFIG
-    remedy = "give the folder of a run of jaxvae-md learn"
-    try:
-        values: dict[str, Any] = yaml.safe_load(path.read_text())
-        known = {field.name for field in fields(Config)}
-        plain: dict[str, Any] = {
-            k: tuple(v) if isinstance(v, list) else v for k, v in values.items() if k in known
-        }
-        return Config(**plain)
-    except (OSError, yaml.YAMLError, AttributeError, TypeError) as error:
-        raise FileError(f"no readable options ({error})", file=path, remedy=remedy) from None
+def continue_in(
+    folder: RunFolder,
+    labeller: Labeller | None,
+    progress: bool = False,
+    *,
+    labelled: str | Path | None = None,
+) -> dict[str, Any]:
+    """`resume` in a folder that is open already."""
+    tree, info = folder.last()
+    state, config = from_tree(State, tree), config_in(folder)
+    if labelled is not None:
+        if info["stage"] != "final" or folder.kind != "learn":
+            raise OptionError(
+                "only a finished run of jaxvae-md learn takes labelled structures",
+                remedy=f"{folder.command} first",
+            )
+        new = _labelled_dataset(state, config, labelled, labeller)
+        _keep_round(folder.path, int(state.round))
+        state, info = next_round(state._replace(labels=new)), {**info, "stage": "start"}
+        folder.commit("labelled", to_tree(state), info)
+        _log.info("%d new labelled structures join the training data", len(new.energy))
+    return _proceed(folder, folder.kind, config, state, info, labeller, progress)
 
 
-def _continue(
+def config_in(folder: RunFolder) -> Config:
+    """The resolved options of the run in an open folder."""
+    options = {name: value for name, value in folder.config.items() if name != "data"}
+    return from_plain(Config, options)
+
+
+def finished_state(run: str | Path) -> tuple[State, Config]:
+    """State and options of a finished run of the whole loop. **Raises:** `FileError`.
+
+    ```python
+    state, config = finished_state("run")
+    ```
+    """
+    with run_folder.opened(run, "learn") as folder:
+        tree, info = folder.last()
+        if info["stage"] != "final":
+            raise FileError("the run is not finished", file=run, remedy=f"{folder.command} first")
+        return from_tree(State, tree), config_in(folder)
+
+
+def generate(
+    run: str | Path, num: int, seed: int = 0, progress: bool = False
+) -> tuple[list[Atoms], dict[str, Any]]:
+    """More structures for the gaps of a finished run, none for a gap that is filled already.
+
+    **Returns:** up to `num` structures, with request, start and figures in `info`; and how many
+    were asked for, made and rejected, with the reasons.
+
+    ```python
+    frames, info = generate("run", num=20)
+    ```
+    """
+    state, config = finished_state(run)
+    beside = accepted_frames(state, config)
+    found: list[Atoms] = []
+    rejected: list[str] = []
+    requested = 0
+    key = jax.random.fold_in(stage_key(config, state, "generate"), 1 + seed)
+    for attempt in range(_ATTEMPTS):
+        missing = replace(config, num_generated=num - len(found))
+        key = jax.random.fold_in(key, attempt)
+        made, info = generate_stage(state, missing, key, progress, [*beside, *found])
+        requested += info["num_requested"]
+        rejected += info["rejected"]
+        found += accepted_frames(made, config)
+        if len(found) >= num or not info["num_requested"]:
+            break
+    return found, {
+        "num_asked": num,
+        "num_requested": requested,
+        "num_generated": len(found),
+        "rejected": rejected,
+        "novelty_mean": float(np.mean([a.info["novelty"] for a in found])) if found else None,
+    }
+
+
+def model_of(state: State, config: Config, info: dict[str, Any] | None = None) -> Model:
+    """The model that a state has learned so far.
+
+    ```python
+    save_model("model.npz", model_of(*finished_state("run")))
+    ```
+    """
+    assert state.standardizer is not None and state.coverage is not None
+    return Model(
+        architecture=config.architecture,
+        standardizer=state.standardizer,
+        params=state.params,
+        coverage=state.coverage,
+        vae_params=state.vae_params,
+        info={"labels": list(config.labels), **(info or {})},
+    )
+
+
+def _proceed(
+    folder: RunFolder,
+    kind: str,
+    config: Config,
+    state: State,
+    info: dict[str, Any],
+    labeller: Labeller | None,
+    progress: bool,
+) -> dict[str, Any]:
+    """Runs what remains of this round, and the rounds that are left."""
+    out, names = folder.path, _STAGES[kind]
+    if labeller is not None:
+        labeller = remembered(labeller, out / LABELS)
+    while True:
+        done = 0 if info["stage"] == "start" else names.index(info["stage"]) + 1
+        if done == len(names):
+            if int(state.round) >= config.num_rounds or state.labels is None:
+                break
+            _keep_round(out, int(state.round))
+            state, done = next_round(state), 0
+        state, info = _run_stages(folder, config, state, info, labeller, progress, names[done:])
+    _write_metrics(out, info["records"])
+    if not all((out / name).exists() for name in _outputs(kind, labeller)):
+        _write_outputs(state, config, out, labeller, info["records"], kind)
+    return info["records"][-1]
+
+
+def _run_stages(
+    folder: RunFolder,
+    config: Config,
+    state: State,
+    info: dict[str, Any],
+    labeller: Labeller | None,
+    progress: bool,
+    names: Sequence[str],
+) -> tuple[State, dict[str, Any]]:
+    """Runs stages and commits each; outputs are written before the last one counts as done."""
+    lap = time.perf_counter()
+    number = int(state.round)
+    for name, after, measured in steps(state, config, labeller, progress, names):
+        now = time.perf_counter()
+        spent, lap = now - lap, now
+        total = info["seconds"] + spent
+        # the last line has the time of the whole run, the others their stage's
+        seconds = round(total if name == "final" else spent, 2)
+        record = _finite({"stage": name, "round": number, **measured, "seconds": seconds})
+        records = [*info["records"], record]
+        state, info = after, {"stage": name, "records": records, "seconds": total}
+        if name == "final":
+            _write_outputs(state, config, folder.path, labeller, records, folder.kind)
+        folder.commit(name, to_tree(state), info)
+        _write_metrics(folder.path, records)
+        _log.info("%s: done in %.1f s", name, spent)
+    return state, info
+
+
+def _outputs(kind: str, labeller: Labeller | None) -> list[str]:
+    """Names of what a finished round leaves to look at and to use."""
+    if kind == "fit":
+        return [MODEL, "figures"]
+    to_label = [TO_LABEL] if labeller is None else []
+    return [GENERATED, *to_label, MODEL, "report.html", "figures"]
+
+
+def _write_outputs(
     state: State,
     config: Config,
     out: Path,
     labeller: Labeller | None,
-    records: list[dict[str, Any]],
-    done: Sequence[str],
-    progress: bool,
-) -> dict[str, Any]:
-    names = list(stages(labeller))
-    if len(done) == len(names):
-        return records[-1]
-    before = sum(record["seconds"] for record in records)
-    began = lap = time.perf_counter()
-    for name, after, info in steps(state, config, labeller, progress, first=names[len(done)]):
-        if name == "final":
-            _write_structures(after, config, out, labeller)
-            write_summary(after, config, records, out)
-            _write_config(with_temperature(config, after), out)
-        io.save_checkpoint(out / CHECKPOINTS / f"{names.index(name):02d}_{name}", to_tree(after))
-        now = time.perf_counter()
-        # the last line has the time of the whole run, the others their stage's
-        seconds = now - began + before if name == "final" else now - lap
-        lap = now
-        records.append({"stage": name, **info, "seconds": round(seconds, 2)})
-        lines = [json.dumps(_finite(record), allow_nan=False) + "\n" for record in records]
-        io.write_text(out / METRICS, "".join(lines))
-        _remove_old_checkpoints(out)
-    return records[-1]
+    records: Sequence[dict[str, Any]],
+    kind: str,
+) -> None:
+    errors = {k: v for k, v in records[-1].items() if k not in ("seconds", "stage")}
+    save_model(out / MODEL, model_of(state, config, {"held_out": errors}))
+    if kind == "learn":
+        frames = accepted_frames(state, config)
+        if state.labels is not None:
+            frames = labelled_frames(state.labels, frames)
+        io.write_frames(out / GENERATED, frames)
+        if labeller is None:
+            io.write_frames(out / TO_LABEL, frames)
+    this_round = [r for r in records if r["round"] == records[-1]["round"]]
+    write_summary(state, config, this_round, out)
 
 
-def with_temperature(config: Config, state: State) -> Config:
-    """The config with the temperature that the trial simulation had."""
-    if state.trial is None:
-        return config
-    return replace(config, temperature=float(state.trial.temperature))
+def _write_metrics(out: Path, records: Sequence[dict[str, Any]]) -> None:
+    lines = [json.dumps(record, allow_nan=False) + "\n" for record in records]
+    atomic.write_text(out / METRICS, "".join(lines))
 
 
-def _write_config(config: Config, out: Path) -> None:
-    io.write_text(out / CONFIG, yaml.safe_dump(config.as_dict(), sort_keys=False))
+def _keep_round(out: Path, number: int) -> None:
+    """Copies what the finished round left, before the next one replaces it."""
+    kept = out / f"round_{number - 1}"
+    if kept.exists():
+        return
+    temporary = out / f".part-{kept.name}"
+    with atomic.writing(kept):
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir()
+        for name in _OF_A_ROUND:
+            source = out / name
+            if source.is_dir():
+                shutil.copytree(source, temporary / name)
+            elif source.exists():
+                shutil.copy2(source, temporary / name)
+        os.replace(temporary, kept)
+
+
+def _labelled_dataset(
+    state: State, config: Config, path: str | Path, labeller: Labeller | None
+) -> Dataset:
+    """New labelled structures of a file, as the next round takes them."""
+    frames = io.read_frames(path)
+    new, kinds = [], []
+    for number, atoms in enumerate(frames):
+        try:
+            from_atoms(atoms, config.species)
+            kind = _kind_of(state, config, atoms)
+        except InputError as error:
+            raise error.at(file=path, frame=number) from None
+        if not _is_known(state, config, atoms):
+            new.append(atoms)
+            kinds.append(kind)
+    if not new:
+        raise LabelError(
+            "every structure is among the run's data already",
+            file=path,
+            remedy="give structures that are new, those of to_label.extxyz say",
+        )
+    if len(new) < len(frames):
+        _log.warning("%d structures are among the run's data already", len(frames) - len(new))
+    if labeller is not None:
+        try:
+            check_same_reference(new, labeller, config.labeller)
+        except InputError as error:
+            raise error.at(file=path) from None
+    return to_dataset(new, config)._replace(kind=np.array(kinds))
+
+
+def _kind_of(state: State, config: Config, atoms: Atoms) -> int:
+    """Index of a structure's label; a generated one has that of the frame it was made from."""
+    name, origin = label_of(atoms), atoms.info.get("start_frame")
+    if name in config.labels:
+        return config.labels.index(name)
+    if isinstance(origin, int | np.integer) and 0 <= origin < len(state.data.kind):
+        return int(state.data.kind[origin])
+    raise LabelError(
+        f"the label {name!r} is none of the run's ({', '.join(config.labels)})",
+        remedy="set label to one of these, or keep the start_frame of to_label.extxyz",
+    )
+
+
+def _is_known(state: State, config: Config, atoms: Atoms) -> bool:
+    """Whether the training data hold the structure, to the digits of a file."""
+    for number in np.nonzero(np.asarray(state.data.structure.mask).sum(axis=1) == len(atoms))[0]:
+        known = frame(state.data.structure, int(number))
+        new = from_atoms(atoms, config.species)
+        same_species = np.array_equal(known.species, new.species)
+        if same_species and np.allclose(known.cell, new.cell, atol=1e-4):
+            apart = (known.position - new.position) @ np.linalg.inv(known.cell)
+            apart -= np.round(apart) * known.pbc
+            if np.abs(apart @ known.cell).max() < 1e-4:
+                return True
+    return False
 
 
 def _finite(value: Any) -> Any:
@@ -166,37 +382,3 @@ def _finite(value: Any) -> Any:
     if isinstance(value, list):
         return [_finite(v) for v in value]
     return None if isinstance(value, float) and not np.isfinite(value) else value
-
-
-def _read_records(path: Path) -> list[dict[str, Any]]:
-    try:
-        return [json.loads(line) for line in path.read_text().splitlines()]
-    except (OSError, ValueError) as error:
-        remedy = "remove the folder and start the run again"
-        raise FileError(f"cannot be read ({error})", file=path, remedy=remedy) from None
-
-
-def _write_structures(state: State, config: Config, out: Path, labeller: Labeller | None) -> None:
-    frames = accepted_frames(state, config)
-    if state.labels is not None:
-        frames = labelled_frames(state.labels, frames)
-    io.write_frames(out / "generated.extxyz", frames)
-    if labeller is None:
-        io.write_frames(out / "to_label.extxyz", frames)
-
-
-def _last_checkpoint(out: Path) -> tuple[str, State]:
-    folders = sorted((out / CHECKPOINTS).glob("[0-9][0-9]_*"), reverse=True)
-    for folder in folders:
-        try:
-            return folder.name[3:], from_tree(io.load_checkpoint(folder))
-        except FileError as error:
-            print(f"warning: {error}")
-    raise FileError(
-        "no whole checkpoint", file=out, remedy="remove the folder and start the run again"
-    )
-
-
-def _remove_old_checkpoints(out: Path) -> None:
-    for folder in sorted((out / CHECKPOINTS).glob("[0-9][0-9]_*"))[:-_KEPT_CHECKPOINTS]:
-        shutil.rmtree(folder)

@@ -15,7 +15,7 @@ from jaxvae_md import coverage, plot
 from jaxvae_md._typing import Params
 from jaxvae_md.assessment import Assessment
 from jaxvae_md.descriptors import describe
-from jaxvae_md.learn import Config, State, model
+from jaxvae_md.learn import Config, State
 from jaxvae_md.learn.evaluate import LabelErrors, error_table
 from jaxvae_md.learn.gaps import rejection, surroundings_of
 from jaxvae_md.learn.potential_fit import predictions
@@ -35,17 +35,31 @@ _MODELS = {
 }
 
 
+_LEARNED = {
+    "parity": "Held-out energies and forces against the reference.",
+    "pair_potential": "The Lennard-Jones pair potential phi(r) before and after learning.",
+    "fit_training": "Losses of the fits.",
+}
+_TERMS = {
+    "lj+nn": "Lennard-Jones alone is the first potential; the full model is a Lennard-Jones core "
+    "with a network on the same descriptors.",
+    "lj": "The full model is Lennard-Jones.",
+    "nn": "The full model is a network on the descriptors.",
+}
+
+
 def write_summary(
     state: State, config: Config, records: Sequence[dict[str, Any]], out: Path
 ) -> None:
-    """Writes every figure as PNG and the report; the state must have passed all stages."""
-    rows = error_table(state, config, predictions(state, config))
-    info = {record["stage"]: record for record in records}
+    """Writes every figure as PNG and, after a whole round, the report."""
     figures = run_figures(state, config)
     folder = out / "figures"
-    folder.mkdir(exist_ok=True)
     for name, figure in figures.items():
         save_figure(figure, folder / f"{name}.png")
+    info = {record["stage"]: record for record in records}
+    if "simulate" not in info:
+        return
+    rows = error_table(state, config, predictions(state, config))
     write_report(
         out / "report.html",
         f"jaxvae_md: {' and '.join(config.species)}, {len(state.data.energy)} frames",
@@ -56,22 +70,23 @@ def write_summary(
 
 
 def run_figures(state: State, config: Config) -> dict[str, Figure]:
-    """Every figure of a finished round, by name.
+    """Every figure of a finished round or fit, by name, as far as there is something to draw.
 
     ```python
     run_figures(state, config)["latent_map"].savefig("map.png")
     ```
     """
-    return {
-        "reconstruction": _reconstruction(state, config),
-        "latent_map": _latent_map(state, config),
-        "parity": _parity(state, config),
-        "pair_potential": _pair_potential(state, config),
-        "md_side_by_side": _side_by_side(state, config),
-        "rdf": _rdf(state),
-        "vae_training": _vae_training(state),
-        "fit_training": _fit_training(state),
-    }
+    figures = {"parity": _parity(state, config), "fit_training": _fit_training(state)}
+    if "lennard_jones" in state.params:
+        figures["pair_potential"] = _pair_potential(state, config)
+    if state.vae_params is not None:
+        figures["reconstruction"] = _reconstruction(state, config)
+        figures["latent_map"] = _latent_map(state, config)
+        figures["vae_training"] = _vae_training(state)
+    if state.trial is not None:
+        figures["md_side_by_side"] = _side_by_side(state, config)
+        figures["rdf"] = _rdf(state)
+    return figures
 
 
 def coverage_figures(result: Assessment, out: Path) -> None:
@@ -125,15 +140,11 @@ def _sections(
         ),
         Section(
             "What was learned",
-            "Mean absolute errors on held-out frames. Lennard-Jones alone is the first potential; "
-            "the full model is a Lennard-Jones core with a network on the same descriptors.",
+            f"Mean absolute errors on held-out frames. {_TERMS[config.potential]}",
             [
-                Picture(figures["parity"], "Held-out energies and forces against the reference."),
-                Picture(
-                    figures["pair_potential"],
-                    "The Lennard-Jones pair potential phi(r) before and after learning.",
-                ),
-                Picture(figures["fit_training"], "Losses of the fits of the network."),
+                Picture(figures[name], caption)
+                for name, caption in _LEARNED.items()
+                if name in figures
             ],
             [_error_table(rows, "force", "meV/Å"), _error_table(rows, "energy", "meV/atom")],
         ),
@@ -178,13 +189,17 @@ def _sentences(state: State, config: Config, total: LabelErrors, info: dict[str,
         if labelled
         else "They wait in to_label.extxyz for the reference that made the data."
     )
+    against = ""
+    if "LJ alone" in total.force:
+        force, energy = total.force["LJ alone"], total.energy["LJ alone"]
+        against = f", against {force:.0f} and {energy:.0f} of Lennard-Jones alone"
     return (
         f"The VAE keeps {info['vae']['vae_r2']:.1%} of the variance of held-out environments in "
         f"{config.latent_dim} dimensions (PCA {info['vae']['pca_r2']:.1%}). For gaps in the data "
         f"{made['num_generated']} structures were generated. "
         f"{next_step if made['num_generated'] else ''} The potential's held-out errors are "
-        f"{total.force['refined']:.0f} meV/Å and {total.energy['refined']:.1f} meV/atom, against "
-        f"{total.force['LJ alone']:.0f} and {total.energy['LJ alone']:.0f} of Lennard-Jones alone."
+        f"{total.force[total.newest]:.0f} meV/Å and {total.energy[total.newest]:.1f} meV/atom"
+        f"{against}."
     )
 
 
@@ -195,8 +210,8 @@ def _facts(
         ("frames (held out)", f"{len(state.data.energy)} ({len(state.test)})"),
         ("environments", f"{info['describe']['num_environments']:,}"),
         ("descriptor", f"{info['describe']['num_features']} columns, cutoff {config.cutoff} Å"),
-        ("force MAE", f"{total.force['refined']:.1f} meV/Å"),
-        ("energy MAE", f"{total.energy['refined']:.2f} meV/atom"),
+        ("force MAE", f"{total.force[total.newest]:.1f} meV/Å"),
+        ("energy MAE", f"{total.energy[total.newest]:.2f} meV/atom"),
         ("VAE R2 (PCA)", f"{info['vae']['vae_r2']:.3f} ({info['vae']['pca_r2']:.3f})"),
         ("active dimensions", f"{info['vae']['active_dims']} of {config.latent_dim}"),
         ("held-out atoms outside", f"{info['judge']['held_out_outside']:.1%}"),
@@ -254,7 +269,7 @@ def _latent_map(state: State, config: Config) -> Figure:
     if state.generated is not None and state.generated.accepted.any():
         frames = frames_of(state.generated.structure, config.species)
         chosen = np.nonzero(state.generated.accepted)[0]
-        x = describe([frames[i] for i in chosen], model.descriptor(config))
+        x = describe([frames[i] for i in chosen], config.architecture.descriptor)
         atoms = state.generated.center[chosen]
         centers = np.stack([row[atom] for row, atom in zip(x, atoms, strict=True)])
         stars = plane(latent_codes(state, config, centers))
@@ -368,7 +383,7 @@ def _fit_training(state: State) -> Figure:
         for name, label in names.items()
         if name in state.history
     }
-    return plot.training_history(curves, "loss", title="Force matching of the network")
+    return plot.training_history(curves, "loss", title="Force matching")
 
 
 def _number(value: float | None) -> str:

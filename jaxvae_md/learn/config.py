@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from jaxvae_md.architecture import TERMS, Architecture, Terms
 from jaxvae_md.errors import OptionError
 from jaxvae_md.neighbors import host_pairs
 from jaxvae_md.structure import from_atoms, species_table
@@ -21,12 +22,15 @@ if TYPE_CHECKING:
 class Config:
     """Everything that decides a run, beside the data. `resolve` fills in what the data decide.
 
-    Everyday options come first.
+    Everyday options come first. **Raises:** `OptionError` for a value that cannot work.
     """
 
     seed: int = 0
     labeller: str = "none"
+    num_rounds: int = 1
+    """how often the loop is closed; more than one needs a labeller"""
     num_generated: int = 12
+    potential: Terms = "lj+nn"
     temperature: float | None = None
     """K, of the trial simulation; by default the start frame's, or what equipartition gives"""
 
@@ -62,9 +66,67 @@ class Config:
     trial_reference: tuple[int, ...] = ()
     """training frames of the same label and density, with which it is compared"""
 
-    def as_dict(self) -> dict[str, Any]:
-        """Plain types, for YAML."""
-        return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
+    def __post_init__(self):
+        for field in fields(self):
+            value, words = getattr(self, field.name), _RULE_OF[field.name]
+            left_open = value is None and field.default is None
+            if not left_open and not _RULES[words][0](value):
+                raise OptionError(f"{field.name} is {value!r}", remedy=f"give {words}")
+
+    @property
+    def architecture(self) -> Architecture:
+        """The models that a resolved config describes."""
+        assert self.cutoff is not None and self.nearest_distance is not None
+        return Architecture(
+            species=self.species,
+            cutoff=self.cutoff,
+            nearest_distance=self.nearest_distance,
+            radial_order=self.radial_order,
+            angular_order=self.angular_order,
+            latent_dim=self.latent_dim,
+            hidden=self.hidden,
+            potential=self.potential,
+        )
+
+
+def _whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _number(value: Any) -> bool:
+    return _whole(value) or (isinstance(value, float) and np.isfinite(value))
+
+
+def _all(test: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    return lambda value: isinstance(value, tuple) and all(map(test, value))
+
+
+_RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "a whole number, 0 or more": (
+        lambda v: _whole(v) and v >= 0,
+        "seed num_generated radial_order angular_order refine_updates trial_start",
+    ),
+    "a whole number, 1 or more": (
+        lambda v: _whole(v) and v >= 1,
+        "num_rounds latent_dim vae_steps lj_steps fit_steps refit_steps md_steps refine_window "
+        "refine_replicas",
+    ),
+    "a positive number": (
+        lambda v: _number(v) and v > 0,
+        "temperature cutoff time_step nearest_distance",
+    ),
+    "a number between 0 and 1": (lambda v: _number(v) and 0 < v < 1, "held_out false_alarm"),
+    "two numbers, the smaller first": (
+        lambda v: _all(_number)(v) and len(v) == 2 and v[0] < v[1],
+        "novelty_band",
+    ),
+    "a list of whole numbers": (_all(_whole), "hidden trial_reference"),
+    "a list of texts": (_all(lambda v: isinstance(v, str)), "species labels"),
+    "a text": (lambda v: isinstance(v, str), "labeller"),
+    f"one of {', '.join(TERMS)}": (lambda v: v in TERMS, "potential"),
+}
+"""What a value must be: the test, and the options it holds for."""
+_RULE_OF = {name: words for words, (_, names) in _RULES.items() for name in names.split()}
 
 
 def label_of(atoms: Atoms) -> str:
@@ -79,6 +141,7 @@ def resolve(config: Config, frames: Sequence[Atoms], train: Sequence[int] | np.n
     config = resolve(Config(seed=1), frames, train=range(len(frames)))
     ```
     """
+    _check_fits(config, frames)
     labels = tuple(sorted({label_of(atoms) for atoms in frames}))
     nearest = config.nearest_distance or nearest_distance([frames[i] for i in train])
     start, reference, kelvin = _trial(frames, train)
@@ -92,6 +155,17 @@ def resolve(config: Config, frames: Sequence[Atoms], train: Sequence[int] | np.n
         trial_reference=config.trial_reference or reference,
         temperature=kelvin if config.temperature is None else config.temperature,
     )
+
+
+def _check_fits(config: Config, frames: Sequence[Atoms]) -> None:
+    """Options that were resolved with other data are refused."""
+    numbers = [i for i in (config.trial_start, *config.trial_reference) if i is not None]
+    if config.species not in ((), species_table(frames)) or max(numbers, default=0) >= len(frames):
+        raise OptionError(
+            f"the options were resolved with other data (of {', '.join(config.species)})",
+            remedy="remove species, labels, cutoff, nearest_distance, trial_start and "
+            "trial_reference from the options, or give the data they were made with",
+        )
 
 
 def split(frames: Sequence[Atoms], held_out: float, seed: int) -> tuple[np.ndarray, np.ndarray]:

@@ -24,25 +24,32 @@ class LabelErrors(NamedTuple):
     force: dict[str, float]
     """meV / angstrom, by model"""
 
+    @property
+    def newest(self) -> str:
+        """The model that was made last."""
+        return list(self.force)[-1]
+
 
 def evaluate(state: State, config: Config, key: Array, progress: bool) -> tuple[State, dict]:
     """The figures of the final model."""
     del key, progress
     total = error_table(state, config, predictions(state, config))[-1]
-    figures, _, _ = reconstruction(state, config)
-    accepted = 0 if state.generated is None else int(np.sum(state.generated.accepted))
-    return state._replace(round=state.round + 1), {
-        "force_mae_mev_per_angstrom": total.force["refined"],
-        "energy_mae_mev_per_atom": total.energy["refined"],
+    info = {
+        "force_mae_mev_per_angstrom": total.force[total.newest],
+        "energy_mae_mev_per_atom": total.energy[total.newest],
         "force_mae_by_model": total.force,
         "energy_mae_by_model": total.energy,
-        "sigma_angstrom": np.asarray(state.params["lennard_jones"]["sigma"]).tolist(),
-        "epsilon_ev": np.asarray(state.params["lennard_jones"]["epsilon"]).tolist(),
-        "vae_r2": figures["vae_r2"],
-        "pca_r2": figures["pca_r2"],
-        "active_dims": figures["active_dims"],
-        "num_generated": accepted,
     }
+    core = state.params.get("lennard_jones", {})
+    for name, unit in (("sigma", "angstrom"), ("epsilon", "ev")):
+        if name in core:
+            info[f"{name}_{unit}"] = np.asarray(core[name]).tolist()
+    if state.vae_params is not None:
+        figures, _, _ = reconstruction(state, config)
+        info |= {name: figures[name] for name in ("vae_r2", "pca_r2", "active_dims")}
+        accepted = 0 if state.generated is None else int(np.sum(state.generated.accepted))
+        info["num_generated"] = accepted
+    return state._replace(round=state.round + 1), info
 
 
 def error_table(

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float
 from tqdm import tqdm
 
 from jaxvae_md import coverage, errors
 from jaxvae_md._typing import Array, Labeller
 from jaxvae_md.batching import batches
-from jaxvae_md.errors import LabelError
+from jaxvae_md.descriptors import describe
+from jaxvae_md.errors import LabelError, RunError
 from jaxvae_md.generate.decode import propose
 from jaxvae_md.generate.realise import Realised, realise
 from jaxvae_md.label import label
-from jaxvae_md.learn import model
 from jaxvae_md.learn.config import Config
 from jaxvae_md.learn.represent import standardized
 from jaxvae_md.learn.state import (
@@ -29,6 +33,9 @@ from jaxvae_md.learn.state import (
 from jaxvae_md.neighbors import host_pairs
 from jaxvae_md.potentials import energy_and_forces
 from jaxvae_md.structure import Structure, stack
+
+if TYPE_CHECKING:
+    from ase import Atoms
 
 SKIN = 2.0
 """angstrom, of the neighbor lists with which structures are realised"""
@@ -68,20 +75,29 @@ def surroundings_of(state: State, config: Config, structure: Structure) -> list[
     assert state.standardizer is not None and config.nearest_distance is not None
     return coverage.surroundings(
         frames_of(structure, config.species),
-        model.descriptor(config),
+        config.architecture.descriptor,
         state.standardizer,
         config.nearest_distance,
     )
 
 
-def generate(state: State, config: Config, key: Array, progress: bool) -> tuple[State, dict]:
-    """Requests decoded from gaps, each realised from the training frame nearest to it."""
+def generate(
+    state: State, config: Config, key: Array, progress: bool, beside: Sequence[Atoms] = ()
+) -> tuple[State, dict]:
+    """Requests decoded from gaps, each realised from the training frame nearest to it.
+
+    **Arguments:** `beside` structures that are no gap any more, though they are not labelled yet.
+    """
     assert state.standardizer is not None and state.x is not None
     z_train, _ = standardized(state)
     z_frames = by_frame(state, np.asarray(state.standardizer.apply(jnp.asarray(state.x))))
     known = coverage.fit_novelty([z_frames[i] for i in state.train], seed=config.seed)
+    if beside:
+        x = np.concatenate(describe(beside, config.architecture.descriptor))
+        z = state.standardizer.apply(jnp.asarray(x))
+        known = known._replace(reference=jnp.concatenate([known.reference, z]))
     targets = propose(
-        model.autoencoder(config),
+        config.architecture.autoencoder,
         state.vae_params,
         known,
         z_train,
@@ -91,7 +107,11 @@ def generate(state: State, config: Config, key: Array, progress: bool) -> tuple[
     )
     if not len(targets.z):
         nothing = {"novelty_mean": None, "residual_mean": None, "rejected": []}
-        return state, {"num_requested": 0, "num_generated": 0, **nothing}
+        return state._replace(targets=None, generated=None), {
+            "num_requested": 0,
+            "num_generated": 0,
+            **nothing,
+        }
     state = state._replace(targets=targets)
     generated = _realise_all(state, config, known, progress)
     state = state._replace(generated=generated)
@@ -108,15 +128,27 @@ def generate(state: State, config: Config, key: Array, progress: bool) -> tuple[
 def label_generated(
     state: State, config: Config, labeller: Labeller | None, progress: bool
 ) -> tuple[State, dict]:
-    """The reference's energies and forces of the accepted structures."""
+    """The reference's energies and forces of the accepted structures.
+
+    A generated structure counts as of the kind of the frame it was made from.
+    """
     frames = accepted_frames(state, config)
     if labeller is None or not frames:
         return state, {"num_labelled": 0}
+    assert state.generated is not None
     try:
         labelled = label(frames, labeller, progress)
     except LabelError as error:
-        raise error.at(file="the generated structures") from error
-    return state._replace(labels=to_dataset(labelled, config)), {"num_labelled": len(labelled)}
+        raise RunError(
+            error.message,
+            file="the generated structures",
+            frame=error.frame,
+            atom=error.atom,
+            remedy=error.remedy,
+        ) from error
+    kinds = state.data.kind[state.generated.start[state.generated.accepted.astype(bool)]]
+    labels = to_dataset(labelled, config)._replace(kind=kinds)
+    return state._replace(labels=labels), {"num_labelled": len(labelled)}
 
 
 def accepted_frames(state: State, config: Config) -> list:
@@ -159,7 +191,7 @@ def _realise_all(
     realise_one = _realiser(state, config)
     results: list[Realised] = [None] * len(start)  # type: ignore[list-item]
     bar = tqdm(total=len(start), desc="realise", unit="structure", disable=not progress)
-    for batch in batches(structures, model.descriptor(config).cutoff + SKIN):
+    for batch in batches(structures, config.architecture.descriptor.cutoff + SKIN):
         for row, number in enumerate(batch.frame):
             one = jax.tree.map(lambda leaf, row=row: leaf[row], (batch.structure, batch.neighbors))
             target = jnp.asarray(targets.z[number], float)
@@ -178,11 +210,11 @@ def _realise_all(
 def _realiser(state: State, config: Config):
     """`realise` of a latent point with this run's encoder and distance limits, compiled."""
     assert state.standardizer is not None
-    standardizer, vae = state.standardizer, model.autoencoder(config)
+    standardizer, vae = state.standardizer, config.architecture.autoencoder
     params = jax.tree.map(lambda leaf: jnp.asarray(leaf, float), state.vae_params)
-    limit = jnp.asarray(model.min_distance(config, _shortest_pairs(state, config)))
+    limit = jnp.asarray(_min_distance(config, _shortest_pairs(state, config)))
     latent = lambda x: vae.encode(params, standardizer.apply(x))[0]
-    chebyshev = model.descriptor(config)
+    chebyshev = config.architecture.descriptor
 
     @jax.jit
     def one(target, structure, neighbors, center):
@@ -201,8 +233,8 @@ def _accept(
 ) -> Generated:
     """Measures every structure again; what is not sound or not novel is rejected."""
     assert state.standardizer is not None
-    potential = model.full_model(config, state.standardizer)
-    chebyshev = model.descriptor(config)
+    potential = config.architecture.full(state.standardizer)
+    chebyshev = config.architecture.descriptor
     ceiling = _energy_ceiling(state)
     energy_fn = jax.jit(lambda s, n: energy_and_forces(potential.energy, state.fitted, s, n)[0])
     x_fn = jax.jit(lambda s, n, atom: chebyshev.at(s, n, atom[None])[0])
@@ -253,3 +285,18 @@ def _shortest_pairs(state: State, config: Config) -> np.ndarray:
         pair = (structure.species[i], structure.species[j])
         np.minimum.at(shortest, pair, np.linalg.norm(vector, axis=1))
     return shortest
+
+
+def _min_distance(
+    config: Config, shortest: Float[np.ndarray, "s s"], margin: float = 0.95
+) -> Float[np.ndarray, "s s"]:
+    """Lower limits (angstrom) of pair distances in generated structures.
+
+    The shortest distance in the training data less a margin; for pairs that never meet there,
+    0.7 times the sum of covalent radii.
+    """
+    from ase.data import atomic_numbers, covalent_radii
+
+    radius = np.array([covalent_radii[atomic_numbers[symbol]] for symbol in config.species])
+    fallback = 0.7 * (radius[:, None] + radius)
+    return np.where(np.isfinite(shortest), margin * shortest, fallback)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -46,10 +46,16 @@ def stages(labeller: Labeller | None) -> dict[str, Stage]:
     }
 
 
+STAGES = tuple(stages(None))
+"""The stages of a round, in order."""
+FIT_STAGES = ("describe", "fit", "judge", "final")
+"""Those that a plain fit needs."""
+
+
 def stage_key(config: Config, state: State, name: str) -> Array:
     """The random key of a stage: from the seed, the round and the stage, whatever ran before."""
     key = jax.random.fold_in(jax.random.key(config.seed), int(np.asarray(state.round)))
-    return jax.random.fold_in(key, list(stages(None)).index(name))
+    return jax.random.fold_in(key, STAGES.index(name))
 
 
 def steps(
@@ -57,34 +63,30 @@ def steps(
     config: Config,
     labeller: Labeller | None,
     progress: bool = False,
-    first: str = "describe",
+    names: Sequence[str] = STAGES,
 ) -> Iterator[tuple[str, State, dict[str, Any]]]:
-    """Runs the stages of one round from `first` on, and yields after each: name, state, info.
+    """Runs the stages of one round, and yields after each: name, state, info.
+
+    **Arguments:** `names` of the stages to run, by default all.
 
     ```python
     for name, state, info in steps(state, config, labeller):
         print(name, info)
     ```
     """
-    names = list(stages(labeller))
-    for name in names[names.index(first) :]:
+    for name in names:
         stage = stages(labeller)[name]
         state, info = stage(state, config, stage_key(config, state, name), progress)
         yield name, state, info
 
 
 def next_round(state: State) -> State:
-    """The state with the last round's labels among the training data and its results gone.
-
-    A generated structure counts as of the kind of the frame it was made from.
-    """
-    if state.labels is None or state.generated is None:
+    """The state with the last round's labels among the training data and its results gone."""
+    if state.labels is None:
         return State(round=state.round, data=state.data, train=state.train, test=state.test)
     known = len(state.data.energy)
     size = max(state.data.forces.shape[1], state.labels.forces.shape[1])
-    begun_from = state.generated.start[state.generated.accepted.astype(bool)]
-    new = state.labels._replace(kind=state.data.kind[begun_from])
-    both = [resized(part, size) for part in (state.data, new)]
+    both = [resized(part, size) for part in (state.data, state.labels)]
     data = jax.tree.map(lambda *leaves: np.concatenate(leaves), *both)
     train = np.concatenate([state.train, known + np.arange(len(state.labels.energy))])
     return State(round=state.round, data=data, train=train, test=state.test)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import numpy as np
 
 from jaxvae_md import fit
 from jaxvae_md._typing import Array, Params
-from jaxvae_md.learn import model
 from jaxvae_md.learn.config import Config
 from jaxvae_md.learn.state import Dataset, State, batched, counts, labels_of
 from jaxvae_md.potentials import Potential, fit_atomic_energy
@@ -22,64 +22,67 @@ def fit_potential(state: State, config: Config, key: Array, progress: bool) -> t
     the core's repulsion is what keeps a simulation stable where there are no data.
     """
     assert state.standardizer is not None
-    full = model.full_model(config, state.standardizer)
-    unlearned = full.init(jax.random.fold_in(key, 0))
+    unlearned = config.architecture.full(state.standardizer).init(jax.random.fold_in(key, 0))
     unlearned["reference"]["energy"] = _atomic_energies(state, config)
-
-    lj = model.lj_model(config)
-    begin = {name: unlearned[name] for name in ("reference", "lennard_jones")}
     given = [(state.data, state.train)]
-    lj_fit = fit.force_matching(
-        lj,
-        begin,
-        _prepare(lj, given),
-        key=jax.random.fold_in(key, 1),
-        num_steps=config.lj_steps,
-        learning_rate=2e-2,
-        energy_weight=0.1,
-        progress=progress,
-        label="fit Lennard-Jones",
+    core, history = {k: v for k, v in unlearned.items() if k != "network"}, {}
+    info: dict[str, Any] = {}
+    if "lennard_jones" in core:
+        result = _fit_core(
+            config, core, given, 2e-2, jax.random.fold_in(key, 1), progress, "fit Lennard-Jones"
+        )
+        core, history["fit"] = result.params, result.history
+        info = {
+            "sigma_angstrom": np.asarray(core["lennard_jones"]["sigma"]).round(4).tolist(),
+            "epsilon_ev": np.asarray(core["lennard_jones"]["epsilon"]).round(5).tolist(),
+        }
+    fitted = core
+    if "network" in unlearned:
+        result = _fit_network(
+            state,
+            config,
+            core,
+            unlearned["network"],
+            given,
+            num_steps=config.fit_steps,
+            learning_rate=3e-3,
+            key=jax.random.fold_in(key, 2),
+            progress=progress,
+            label="fit full model",
+        )
+        fitted, history["fit"] = {**core, "network": result.params}, result.history
+    state = state._replace(
+        unlearned=unlearned, core=core, fitted=fitted, history={**state.history, **history}
     )
-    network_fit = _fit_network(
-        state,
-        config,
-        lj_fit.params,
-        unlearned["network"],
-        given,
-        num_steps=config.fit_steps,
-        learning_rate=3e-3,
-        key=jax.random.fold_in(key, 2),
-        progress=progress,
-        label="fit full model",
-    )
-    fitted = {**lj_fit.params, "network": network_fit.params}
-    core = lj_fit.params["lennard_jones"]
-    history = {**state.history, "fit": network_fit.history}
-    return state._replace(unlearned=unlearned, lj=lj_fit.params, fitted=fitted, history=history), {
-        "sigma_angstrom": np.asarray(core["sigma"]).round(4).tolist(),
-        "epsilon_ev": np.asarray(core["epsilon"]).round(5).tolist(),
-        "loss": float(network_fit.history[-1]),
-    }
+    return state, {**info, "loss": float(history["fit"][-1])}
 
 
 def refit_potential(state: State, config: Config, key: Array, progress: bool) -> tuple[State, dict]:
-    """The network trained on, with the new labels among the old; without new ones nothing."""
+    """The fit continued with the new labels among the old; without new ones nothing.
+
+    The network is trained on; where there is none, Lennard-Jones is.
+    """
     if state.labels is None:
         return state._replace(learned=state.fitted), {"num_new": 0}
     new = len(state.labels.energy)
-    result = _fit_network(
-        state,
-        config,
-        state.lj,
-        state.fitted["network"],
-        [(state.data, state.train), (state.labels, np.arange(new))],
-        num_steps=config.refit_steps,
-        learning_rate=1e-3,
-        key=key,
-        progress=progress,
-        label="fit again",
-    )
-    learned = {**state.fitted, "network": result.params}
+    both = [(state.data, state.train), (state.labels, np.arange(new))]
+    if "network" in state.fitted:
+        result = _fit_network(
+            state,
+            config,
+            state.core,
+            state.fitted["network"],
+            both,
+            num_steps=config.refit_steps,
+            learning_rate=1e-3,
+            key=key,
+            progress=progress,
+            label="fit again",
+        )
+        learned = {**state.fitted, "network": result.params}
+    else:
+        result = _fit_core(config, state.core, both, 5e-3, key, progress, "fit again")
+        learned = result.params
     history = {**state.history, "refit": result.history}
     return state._replace(learned=learned, history=history), {
         "num_new": new,
@@ -88,16 +91,45 @@ def refit_potential(state: State, config: Config, key: Array, progress: bool) ->
 
 
 def predictions(state: State, config: Config) -> dict[str, fit.Prediction]:
-    """What every model says of all data frames: LJ alone, and the full model's versions."""
+    """What every model says of all data frames: LJ alone, and the full model's versions.
+
+    LJ alone is left out where it is the full model, or no part of it.
+    """
     assert state.standardizer is not None
-    lj, full = model.lj_model(config), model.full_model(config, state.standardizer)
+    full = config.architecture.full(state.standardizer)
     data = batched(state.data, full.cutoff, np.arange(len(state.data.energy)))
-    out = {"LJ alone": fit.predict(lj, state.lj, data)}
+    out = {}
+    if config.architecture.potential == "lj+nn":
+        out["LJ alone"] = fit.predict(config.architecture.core, state.core, data)
     versions = {"before": state.fitted, "learned": state.learned, "refined": state.refined}
     for name, params in versions.items():
         if params is not None:
             out[name] = fit.predict(full, params, data)
     return out
+
+
+def _fit_core(
+    config: Config,
+    core: Params,
+    datasets: Sequence[tuple[Dataset, np.ndarray]],
+    learning_rate: float,
+    key: Array,
+    progress: bool,
+    label: str,
+) -> fit.FitResult:
+    """Force matching of Lennard-Jones, atomic energies beside it."""
+    potential = config.architecture.core
+    return fit.force_matching(
+        potential,
+        core,
+        _prepare(potential, datasets),
+        key=key,
+        num_steps=config.lj_steps,
+        learning_rate=learning_rate,
+        energy_weight=0.1,
+        progress=progress,
+        label=label,
+    )
 
 
 def _fit_network(
@@ -115,11 +147,11 @@ def _fit_network(
 ) -> fit.FitResult:
     """Force matching of the network to what atomic energies and core leave."""
     assert state.standardizer is not None
-    potential = model.network_model(config, state.standardizer)
+    potential = config.architecture.network(state.standardizer)
     return fit.force_matching(
         potential,
         network,
-        _prepare(potential, datasets, (model.lj_model(config), core)),
+        _prepare(potential, datasets, (config.architecture.core, core)),
         key=key,
         num_steps=num_steps,
         learning_rate=learning_rate,

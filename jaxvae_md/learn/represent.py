@@ -11,7 +11,6 @@ import numpy as np
 from jaxvae_md._typing import Array
 from jaxvae_md.descriptors import describe as describe_frames
 from jaxvae_md.descriptors import fit_standardizer
-from jaxvae_md.learn import model
 from jaxvae_md.learn.config import Config
 from jaxvae_md.learn.state import State, atoms_of, frames_of
 from jaxvae_md.vae import active_dims, elbo, pca_reconstruction, reconstruction_r2, train
@@ -21,7 +20,7 @@ def describe(state: State, config: Config, key: Array, progress: bool) -> tuple[
     """Descriptors of all frames; the standardisation is fitted on the training frames."""
     del key
     frames = frames_of(state.data.structure, config.species)
-    x = np.concatenate(describe_frames(frames, model.descriptor(config), progress))
+    x = np.concatenate(describe_frames(frames, config.architecture.descriptor, progress))
     standardizer = fit_standardizer(x[atoms_of(state, state.train)])
     return state._replace(x=x, standardizer=standardizer), {
         "num_frames": len(frames),
@@ -39,7 +38,7 @@ def train_vae(state: State, config: Config, key: Array, progress: bool) -> tuple
     z = np.asarray(state.standardizer.apply(jnp.asarray(state.x)))
     fit, validation = _validation_frames(state, config)
     params, history = train(
-        model.autoencoder(config),
+        config.architecture.autoencoder,
         z[atoms_of(state, fit)],
         key=key,
         x_test=z[atoms_of(state, validation)],
@@ -74,7 +73,7 @@ def standardized(state: State) -> tuple[np.ndarray, np.ndarray]:
 def reconstruction(state: State, config: Config) -> tuple[dict[str, Any], np.ndarray, np.ndarray]:
     """Figures of the VAE on held-out frames, its reconstruction, and that of PCA."""
     z_train, z_test = standardized(state)
-    vae = model.autoencoder(config)
+    vae = config.architecture.autoencoder
     single = jnp.asarray(z_test, jnp.float32)
     by_vae = np.asarray(vae.decode(state.vae_params, vae.encode(state.vae_params, single)[0]))
     by_pca, _ = pca_reconstruction(z_train, z_test, config.latent_dim)
@@ -92,6 +91,6 @@ def reconstruction(state: State, config: Config) -> tuple[dict[str, Any], np.nda
 def latent_codes(state: State, config: Config, x: np.ndarray) -> np.ndarray:
     """Latent means of descriptors, `[atoms, latent]`."""
     assert state.standardizer is not None
-    vae = model.autoencoder(config)
+    vae = config.architecture.autoencoder
     z = jnp.asarray(state.standardizer.apply(jnp.asarray(x)), jnp.float32)
     return np.asarray(jax.jit(vae.encode)(state.vae_params, z)[0])

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import types
-import typing
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import jax
 import numpy as np
@@ -92,8 +90,8 @@ class State(NamedTuple):
     vae_params: Params = None
     unlearned: Params = None
     """the full model's parameters before any fit"""
-    lj: Params = None
-    """Lennard-Jones alone, fitted"""
+    core: Params = None
+    """atomic energies and Lennard-Jones, fitted alone"""
     fitted: Params = None
     """the full model, fitted to the given data"""
     coverage: CoverageModel | None = None
@@ -211,44 +209,3 @@ def labelled_frames(labels: Dataset, frames: Sequence[Atoms]) -> list[Atoms]:
         copy.calc = SinglePointCalculator(copy, energy=float(energy), forces=np.asarray(forces))
         out.append(copy)
     return out
-
-
-def to_tree(state: State) -> dict[str, Any]:
-    """The state as nested dicts of arrays, without what is absent: what a checkpoint holds."""
-
-    def plain(value: Any) -> Any:
-        if hasattr(value, "_asdict"):
-            value = value._asdict()
-        if isinstance(value, dict):
-            absent = lambda v: v is None or (isinstance(v, dict) and not v)
-            return {k: plain(v) for k, v in value.items() if not absent(v)}
-        if isinstance(value, tuple):
-            return {f"item_{i}": plain(v) for i, v in enumerate(value)}
-        value = np.asarray(value)
-        # Orbax does not save arrays without elements
-        return value if value.size else {_EMPTY: np.array(value.shape)}
-
-    return plain(state)
-
-
-def from_tree(tree: dict[str, Any]) -> State:
-    """The state that `to_tree` made nested dicts of."""
-    return _rebuild(State, tree)
-
-
-_EMPTY = "shape_of_empty"
-
-
-def _rebuild(kind: Any, value: Any) -> Any:
-    if isinstance(value, dict) and _EMPTY in value:
-        return np.zeros(value[_EMPTY])
-    if isinstance(kind, types.UnionType):
-        kind = typing.get_args(kind)[0]
-    if typing.get_origin(kind) is tuple and isinstance(value, dict):
-        inner = typing.get_args(kind)[0]
-        return tuple(_rebuild(inner, value[f"item_{i}"]) for i in range(len(value)))
-    if hasattr(kind, "_fields"):
-        hints = typing.get_type_hints(kind)
-        absent = {name: None for name in kind._fields if name not in kind._field_defaults}
-        return kind(**absent | {name: _rebuild(hints[name], part) for name, part in value.items()})
-    return value

@@ -13,7 +13,6 @@ from jaxtyping import Float
 
 from jaxvae_md import coverage, errors, fit, units
 from jaxvae_md._typing import Array, Params
-from jaxvae_md.learn import model
 from jaxvae_md.learn.config import Config
 from jaxvae_md.learn.evaluate import force_mae
 from jaxvae_md.learn.gaps import surroundings_of
@@ -42,7 +41,7 @@ def simulate(state: State, config: Config, key: Array, progress: bool) -> tuple[
     and energy are compared with training frames of the same label and density.
     """
     assert state.standardizer is not None and config.trial_start is not None
-    full = model.full_model(config, state.standardizer)
+    full = config.architecture.full(state.standardizer)
     begin = frame(state.data.structure, config.trial_start)
     kelvin = config.temperature or _equipartition(state, config, full, begin)
     simulated = lambda potential, params, name: _simulate(
@@ -160,7 +159,7 @@ def refine(state: State, config: Config, key: Array, progress: bool) -> tuple[St
     learned = trial.learned
     if config.refine_updates == 0 or int(learned.error) or not len(learned.position):
         return state._replace(refined=state.learned), {"kept": False, "reason": "no stable MD"}
-    potential = model.full_model(config, state.standardizer)
+    potential = config.architecture.full(state.standardizer)
     loss_fn = _window_loss(state, config, potential)
     result = fit.through_trajectory(
         loss_fn,

@@ -1,0 +1,123 @@
+"""What a learned model is made of, beside its parameters: descriptor, VAE and potential."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Literal, get_args
+
+import numpy as np
+
+from jaxvae_md.descriptors import Chebyshev, Standardizer, chebyshev
+from jaxvae_md.errors import OptionError
+from jaxvae_md.potentials import (
+    Potential,
+    atomic_energy,
+    chebyshev_nn,
+    compose,
+    lennard_jones,
+)
+from jaxvae_md.vae import VAE, vae
+
+Terms = Literal["lj", "nn", "lj+nn"]
+TERMS = get_args(Terms)
+"""Lennard-Jones, a network on the descriptors, or the network on a Lennard-Jones core; atomic
+energies belong to each."""
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """Everything that decides the shapes and functions of a model.
+
+    The models that follow from it are the same objects for equal architectures, so they share
+    what is compiled.
+    """
+
+    species: tuple[str, ...]
+    cutoff: float
+    """angstrom, of descriptor, Lennard-Jones and network"""
+    nearest_distance: float
+    """angstrom; minimum of the unlearned Lennard-Jones, unit of the coverage radii"""
+    radial_order: int = 12
+    angular_order: int = 12
+    latent_dim: int = 8
+    hidden: tuple[int, ...] = (64, 64)
+    potential: Terms = "lj+nn"
+
+    def __post_init__(self):
+        if self.potential not in TERMS:
+            raise OptionError(
+                f"potential is {self.potential!r}", remedy=f"give one of {', '.join(TERMS)}"
+            )
+
+    @property
+    def descriptor(self) -> Chebyshev:
+        """The Chebyshev descriptor, for the VAE, the coverage score and the network alike."""
+        return _descriptor(self)
+
+    @property
+    def autoencoder(self) -> VAE:
+        """The VAE of standardised descriptors."""
+        return _autoencoder(self)
+
+    @property
+    def core(self) -> Potential:
+        """Atomic energies and, where it is a term, Lennard-Jones."""
+        return compose(**_core_terms(self))
+
+    def network(self, standardizer: Standardizer) -> Potential:
+        """The network alone: it learns what the core leaves."""
+        return _network(self, *_hashable(standardizer))
+
+    def full(self, standardizer: Standardizer) -> Potential:
+        """The whole potential.
+
+        Parameters: {"reference", "lennard_jones", "network"} as far as they are terms; sigma is
+        `params["lennard_jones"]["sigma"]`.
+        """
+        return _full(self, *_hashable(standardizer))
+
+
+@lru_cache
+def _descriptor(architecture: Architecture) -> Chebyshev:
+    cutoff = architecture.cutoff
+    orders = (architecture.radial_order, architecture.angular_order)
+    return chebyshev(architecture.species, cutoff, orders[0], cutoff, orders[1])
+
+
+@lru_cache
+def _autoencoder(architecture: Architecture) -> VAE:
+    return vae(architecture.descriptor.num_features, architecture.latent_dim)
+
+
+@lru_cache
+def _core_terms(architecture: Architecture) -> dict[str, Potential]:
+    terms = {"reference": atomic_energy(architecture.species)}
+    if "lj" in architecture.potential:
+        # the unlearned sigma puts the minimum at the data's nearest-neighbor distance
+        sigma = architecture.nearest_distance * 2 ** (-1 / 6)
+        lj = lennard_jones(architecture.species, architecture.cutoff, sigma, 0.3)
+        terms["lennard_jones"] = lj
+    return terms
+
+
+def _hashable(standardizer: Standardizer) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    return tuple(map(float, standardizer.mean)), tuple(map(float, standardizer.scale))
+
+
+@lru_cache
+def _network(
+    architecture: Architecture, mean: tuple[float, ...], scale: tuple[float, ...]
+) -> Potential:
+    standardizer = Standardizer(np.array(mean), np.array(scale))
+    return chebyshev_nn(architecture.descriptor, standardizer, architecture.hidden)
+
+
+@lru_cache
+def _full(
+    architecture: Architecture, mean: tuple[float, ...], scale: tuple[float, ...]
+) -> Potential:
+    terms = _core_terms(architecture)
+    if "nn" in architecture.potential:
+        terms = {**terms, "network": _network(architecture, mean, scale)}
+    return compose(**terms)
