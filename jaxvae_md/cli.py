@@ -69,7 +69,10 @@ Resume = Annotated[Path | None, typer.Option(help="Continue the run in this fold
 def learn(
     data: Annotated[
         Path | None,
-        typer.Argument(help="Frames with energy and forces (extxyz); by default embedded silicon."),
+        typer.Argument(
+            metavar="DATA",
+            help="Frames with energy and forces (extxyz); by default embedded silicon.",
+        ),
     ] = None,
     out: Annotated[Path, typer.Option(help="Folder of the run.")] = Path("jaxvae-md-run"),
     labeller: Labeller = None,
@@ -125,7 +128,7 @@ def learn(
 def fit(
     data: Annotated[
         Path | None,
-        typer.Argument(help="Frames with energy and forces (extxyz)."),
+        typer.Argument(metavar="DATA", help="Frames with energy and forces (extxyz)."),
     ] = None,
     potential: Annotated[
         str | None,
@@ -172,7 +175,7 @@ def fit(
 
 @app.command()
 def generate(
-    run: Annotated[Path, typer.Argument(help="Folder of a finished run of learn.")],
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a finished run of learn.")],
     num: Annotated[int, typer.Option(help="Number of structures.")] = 20,
     seed: Annotated[int, typer.Option(help="Another seed finds others.")] = 0,
     out: Annotated[
@@ -201,7 +204,9 @@ def md(
     ] = None,
     start: Annotated[
         Path | None,
-        typer.Argument(help="Where to start: the last frame of this file (extxyz)."),
+        typer.Argument(
+            metavar="START", help="Where to start: the last frame of this file (extxyz)."
+        ),
     ] = None,
     temperature: Annotated[
         float | None, typer.Option(help="K, of thermostat and drawn velocities; by default 300.")
@@ -259,8 +264,10 @@ def md(
 
 @app.command()
 def coverage(
-    train: Annotated[Path, typer.Argument(help="Training frames (extxyz).")],
-    new: Annotated[Path, typer.Argument(help="Frames to judge, a trajectory say (extxyz).")],
+    train: Annotated[Path, typer.Argument(metavar="TRAIN", help="Training frames (extxyz).")],
+    new: Annotated[
+        Path, typer.Argument(metavar="NEW", help="Frames to judge, a trajectory say (extxyz).")
+    ],
     out: Annotated[
         Path | None, typer.Option(help="Folder of the results; by default coverage-of-NEW.")
     ] = None,
