@@ -361,11 +361,8 @@ def _finite_mean(values: np.ndarray) -> float | None:
 
 def _leaves(state: State) -> dict[str, Any]:
     """The arrays of a simulation's state, for a checkpoint; random keys as their data."""
-    plain = lambda leaf: (
-        jax.random.key_data(leaf)
-        if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
-        else np.asarray(leaf)
-    )
+    is_key = lambda leaf: jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+    plain = lambda leaf: np.asarray(jax.random.key_data(leaf) if is_key(leaf) else leaf)
     leaves = jax.tree.leaves(state)
     return {f"leaf_{number:03d}": plain(leaf) for number, leaf in enumerate(leaves)}
 

@@ -7,40 +7,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from ase.build import bulk
 
 from jaxvae_md import coverage, errors, model
-from jaxvae_md.architecture import Architecture
-from jaxvae_md.descriptors import describe, fit_standardizer
 from jaxvae_md.model import Model, load_model, save_model
 from jaxvae_md.neighbors import neighbor_list
 from jaxvae_md.potentials import energy_and_forces
 from jaxvae_md.structure import from_atoms
 from tests.disk import file_size_limit
-
-
-def frames(num: int = 6) -> list:
-    out = []
-    for seed in range(num):
-        atoms = bulk("Si", cubic=True)
-        atoms.rattle(0.05 + 0.02 * seed, seed=seed)
-        out.append(atoms)
-    return out
-
-
-def made(potential: str = "lj+nn", vae: bool = True) -> Model:
-    architecture = Architecture(("Si",), 5.0, 2.35, 3, 3, 2, (4,), potential)
-    training = frames()
-    standardizer = fit_standardizer(np.concatenate(describe(training, architecture.descriptor)))
-    y = coverage.surroundings(training, architecture.descriptor, standardizer, 2.35)
-    return Model(
-        architecture,
-        standardizer,
-        architecture.full(standardizer).init(jax.random.key(0)),
-        coverage.fit(y, np.arange(len(training)) % 2),
-        architecture.autoencoder.init(jax.random.key(1)) if vae else None,
-        {"labels": ["a", "b"], "held_out": {"force": 0.1}},
-    )
+from tests.models import frames, made
 
 
 @pytest.fixture(scope="module")
