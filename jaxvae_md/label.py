@@ -111,7 +111,8 @@ def remembered(labeller: Labeller, path: str | Path) -> Labeller:
 def _stored_labels(path: Path) -> Iterator[tuple[str, tuple[float, np.ndarray]]]:
     if not path.exists():
         return
-    for number, line in enumerate(path.read_bytes().splitlines()):
+    # what has no line end was torn by a kill
+    for number, line in enumerate(path.read_bytes().split(b"\n")[:-1]):
         checksum, _, text = line.partition(b" ")
         try:
             if int(checksum, 16) != zlib.crc32(text):

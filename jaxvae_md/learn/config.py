@@ -120,7 +120,11 @@ _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
         lambda v: _all(_number)(v) and len(v) == 2 and v[0] < v[1],
         "novelty_band",
     ),
-    "a list of whole numbers": (_all(_whole), "hidden trial_reference"),
+    "a list of whole numbers, 0 or more": (
+        _all(lambda v: _whole(v) and v >= 0),
+        "trial_reference",
+    ),
+    "a list of whole numbers, 1 or more": (_all(lambda v: _whole(v) and v >= 1), "hidden"),
     "a list of texts": (_all(lambda v: isinstance(v, str)), "species labels"),
     "a text": (lambda v: isinstance(v, str), "labeller"),
     f"one of {', '.join(TERMS)}": (lambda v: v in TERMS, "potential"),

@@ -7,12 +7,20 @@ from ase.build import bulk
 from ase.calculators.singlepoint import SinglePointCalculator
 
 from jaxvae_md import datasets, errors
-from jaxvae_md.label import check_same_reference, get_labeller, label, potential_labeller
+from jaxvae_md.errors import LabelError, WriteError
+from jaxvae_md.label import (
+    check_same_reference,
+    get_labeller,
+    label,
+    potential_labeller,
+    remembered,
+)
 from jaxvae_md.neighbors import neighbor_list
 from jaxvae_md.potentials import energy_and_forces
 from jaxvae_md.structure import from_atoms
 from tests.argon import ARGON, PARAMS
 from tests.asserts import assert_close
+from tests.disk import file_size_limit
 
 
 @pytest.fixture(scope="module")
@@ -221,3 +229,87 @@ def test_labels_do_not_depend_on_the_order_of_frames(silicon, sw):
     for one, other in zip(forward, reversed(backward), strict=True):
         assert one.get_potential_energy() == other.get_potential_energy()
         assert np.array_equal(one.get_forces(), other.get_forces())
+
+
+def counted(labeller):
+    calls = []
+
+    def label_one(atoms):
+        calls.append(len(atoms))
+        return labeller(atoms)
+
+    return label_one, calls
+
+
+def awkward(atoms):
+    """A label with every bit of its numbers in use."""
+    return 0.1 * atoms.positions.sum(), np.sqrt(atoms.positions + 10.0) / 3
+
+
+def several() -> list[Atoms]:
+    out = []
+    for seed in range(4):
+        atoms = bulk("Si")
+        atoms.rattle(0.1, seed=seed)
+        out.append(atoms)
+    return out
+
+
+def test_no_label_is_computed_twice_and_none_changes(tmp_path):
+    path = tmp_path / "labels.jsonl"
+    labeller, calls = counted(awkward)
+    first = label(several(), remembered(labeller, path))
+    again = label(several(), remembered(labeller, path))
+    assert len(calls) == 4
+    for one, other in zip(first, again, strict=True):
+        assert one.get_potential_energy() == other.get_potential_energy()
+        assert np.array_equal(one.get_forces(), other.get_forces())
+
+
+def test_a_structure_that_differs_in_the_last_bit_is_labelled_itself(tmp_path):
+    labeller, calls = counted(awkward)
+    remember = remembered(labeller, tmp_path / "labels.jsonl")
+    atoms = bulk("Si")
+    remember(atoms)
+    atoms.positions[0, 0] = np.nextafter(atoms.positions[0, 0], 1)
+    remember(atoms)
+    atoms.pbc = False
+    remember(atoms)
+    assert len(calls) == 3
+
+
+@pytest.mark.parametrize("cut", [1, 2, 30, 200])
+def test_a_torn_line_is_computed_again_and_the_file_is_as_if_nothing_happened(tmp_path, cut):
+    path = tmp_path / "labels.jsonl"
+    label(several(), remembered(awkward, path))
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-cut])
+    labeller, calls = counted(awkward)
+    label(several(), remembered(labeller, path))
+    assert len(calls) == 1
+    assert path.read_bytes() == whole
+
+
+def test_an_altered_line_is_computed_again_with_a_warning(tmp_path, caplog):
+    path = tmp_path / "labels.jsonl"
+    label(several(), remembered(awkward, path))
+    lines = path.read_text().splitlines(keepends=True)
+    lines[1] = lines[1].replace("0.", "1.", 1)
+    path.write_text("".join(lines))
+    labeller, calls = counted(awkward)
+    label(several(), remembered(labeller, path))
+    assert len(calls) == 1
+    assert "line 2" in caplog.text
+
+
+def test_what_is_no_label_is_not_remembered(tmp_path):
+    path = tmp_path / "labels.jsonl"
+    for wrong in ((np.nan, np.zeros((2, 3))), (1.0, np.zeros((3, 3)))):
+        with pytest.raises(LabelError):
+            label(several()[:1], remembered(lambda atoms, wrong=wrong: wrong, path))
+    assert not path.exists()
+
+
+def test_labels_that_cannot_be_written_are_an_error(tmp_path):
+    with file_size_limit(100), pytest.raises(WriteError):
+        remembered(awkward, tmp_path / "labels.jsonl")(bulk("Si"))
