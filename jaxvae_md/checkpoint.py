@@ -15,6 +15,7 @@ import typing
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
 from jaxvae_md import atomic
@@ -50,12 +51,14 @@ def save_checkpoint(
     folder = Path(folder).absolute()
     temporary = folder.with_name(f".part-{folder.name}")
     with atomic.writing(folder):
-        shutil.rmtree(temporary, ignore_errors=True)
         temporary.parent.mkdir(parents=True, exist_ok=True)
+        _clear(temporary)
         try:
+            _check_room(temporary, tree)
             with ocp.PyTreeCheckpointer() as checkpointer:
                 checkpointer.save(temporary, tree)
         except ValueError as error:
+            _clear(temporary)
             # tensorstore has no other type for what the operating system refuses
             raise WriteError(
                 f"cannot be written ({error})", file=folder, remedy="make room on the disk"
@@ -127,6 +130,26 @@ def from_tree(kind: Any, tree: Any) -> Any:
         absent = {name: None for name in kind._fields if name not in kind._field_defaults}
         return kind(**absent | {name: from_tree(hints[name], part) for name, part in tree.items()})
     return tree
+
+
+def _check_room(temporary: Path, tree: dict[str, Any]) -> None:
+    """Raises `OSError` on a full disk, where Orbax's threads would fail with words of their own."""
+    temporary.mkdir()
+    try:
+        with open(temporary / "room", "wb") as file:
+            for leaf in jax.tree.leaves(tree):
+                file.write(bytes(np.asarray(leaf).nbytes))
+            file.flush()
+            os.fsync(file.fileno())
+    finally:
+        shutil.rmtree(temporary)
+
+
+def _clear(temporary: Path) -> None:
+    """Removes what an earlier attempt left, Orbax's own temporary folders too."""
+    for old in temporary.parent.iterdir():
+        if old.name == temporary.name or old.name.startswith(f"{temporary.name}.orbax"):
+            shutil.rmtree(old, ignore_errors=True)
 
 
 def _read_manifest(folder: Path) -> dict[str, Any]:

@@ -32,18 +32,17 @@ import numpy as np
 from jaxvae_md import atomic, io, run_folder
 from jaxvae_md._typing import Labeller
 from jaxvae_md.checkpoint import from_tree, to_tree
-from jaxvae_md.errors import FileError, InputError, LabelError, OptionError
+from jaxvae_md.errors import FileError, OptionError
 from jaxvae_md.label import check_same_reference, remembered
 from jaxvae_md.learn import FIT_STAGES, STAGES, Config, State, next_round, start, steps
-from jaxvae_md.learn.config import label_of
 from jaxvae_md.learn.gaps import accepted_frames
 from jaxvae_md.learn.gaps import generate as generate_stage
+from jaxvae_md.learn.labelled import read_labelled
 from jaxvae_md.learn.loop import stage_key
-from jaxvae_md.learn.state import Dataset, frame, labelled_frames, to_dataset
+from jaxvae_md.learn.state import labelled_frames
 from jaxvae_md.model import Model, save_model
 from jaxvae_md.options import as_plain, from_plain
 from jaxvae_md.run_folder import RunFolder
-from jaxvae_md.structure import from_atoms
 from jaxvae_md.summary import write_summary
 
 if TYPE_CHECKING:
@@ -127,7 +126,7 @@ def continue_in(
                 "only a finished run of jaxvae-md learn takes labelled structures",
                 remedy=f"{folder.command} first",
             )
-        new = _labelled_dataset(state, config, labelled, labeller)
+        new = read_labelled(state, config, labelled, labeller)
         _keep_round(folder.path, int(state.round))
         state, info = next_round(state._replace(labels=new)), {**info, "stage": "start"}
         folder.commit("labelled", to_tree(state), info)
@@ -315,64 +314,6 @@ def _keep_round(out: Path, number: int) -> None:
             elif source.exists():
                 shutil.copy2(source, temporary / name)
         os.replace(temporary, kept)
-
-
-def _labelled_dataset(
-    state: State, config: Config, path: str | Path, labeller: Labeller | None
-) -> Dataset:
-    """New labelled structures of a file, as the next round takes them."""
-    frames = io.read_frames(path)
-    new, kinds = [], []
-    for number, atoms in enumerate(frames):
-        try:
-            from_atoms(atoms, config.species)
-            kind = _kind_of(state, config, atoms)
-        except InputError as error:
-            raise error.at(file=path, frame=number) from None
-        if not _is_known(state, config, atoms):
-            new.append(atoms)
-            kinds.append(kind)
-    if not new:
-        raise LabelError(
-            "every structure is among the run's data already",
-            file=path,
-            remedy="give structures that are new, those of to_label.extxyz say",
-        )
-    if len(new) < len(frames):
-        _log.warning("%d structures are among the run's data already", len(frames) - len(new))
-    if labeller is not None:
-        try:
-            check_same_reference(new, labeller, config.labeller)
-        except InputError as error:
-            raise error.at(file=path) from None
-    return to_dataset(new, config)._replace(kind=np.array(kinds))
-
-
-def _kind_of(state: State, config: Config, atoms: Atoms) -> int:
-    """Index of a structure's label; a generated one has that of the frame it was made from."""
-    name, origin = label_of(atoms), atoms.info.get("start_frame")
-    if name in config.labels:
-        return config.labels.index(name)
-    if isinstance(origin, int | np.integer) and 0 <= origin < len(state.data.kind):
-        return int(state.data.kind[origin])
-    raise LabelError(
-        f"the label {name!r} is none of the run's ({', '.join(config.labels)})",
-        remedy="set label to one of these, or keep the start_frame of to_label.extxyz",
-    )
-
-
-def _is_known(state: State, config: Config, atoms: Atoms) -> bool:
-    """Whether the training data hold the structure, to the digits of a file."""
-    for number in np.nonzero(np.asarray(state.data.structure.mask).sum(axis=1) == len(atoms))[0]:
-        known = frame(state.data.structure, int(number))
-        new = from_atoms(atoms, config.species)
-        same_species = np.array_equal(known.species, new.species)
-        if same_species and np.allclose(known.cell, new.cell, atol=1e-4):
-            apart = (known.position - new.position) @ np.linalg.inv(known.cell)
-            apart -= np.round(apart) * known.pbc
-            if np.abs(apart @ known.cell).max() < 1e-4:
-                return True
-    return False
 
 
 def _finite(value: Any) -> Any:

@@ -1,4 +1,4 @@
-"""The two commands as a person runs them: in a process of their own."""
+"""The commands as a person runs them: in a process of their own."""
 
 import os
 import subprocess
@@ -102,14 +102,22 @@ def assert_untouched(folder: Path, before: set[str]) -> None:
     assert {path.name for path in folder.iterdir()} == before
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["learn", "--help"], ["coverage", "--help"]])
-def test_help_is_given(tmp_path, arguments):
-    done = jaxvae_md(*arguments, cwd=tmp_path)
+COMMANDS = ("learn", "fit", "generate", "md", "coverage")
+
+
+def test_help_names_every_command(tmp_path):
+    done = jaxvae_md("--help", cwd=tmp_path)
     assert done.returncode == 0
-    for word in {"--help": ("learn", "coverage")}.get(
-        arguments[0], ("--out", "--debug", "Example")
-    ):
-        assert word in done.stdout
+    for command in COMMANDS:
+        assert f"  {command} " in done.stdout
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_of_a_command_has_an_example_and_json(tmp_path, command):
+    done = jaxvae_md(command, "--help", cwd=tmp_path)
+    assert done.returncode == 0
+    for words in ("--out", "--debug", "--json", "Example", f"jaxvae-md {command}"):
+        assert words in done.stdout
     assert_untouched(tmp_path, set())
 
 
@@ -203,7 +211,9 @@ def test_an_unknown_labeller_is_refused(tmp_path, name):
 
 
 def test_resuming_what_is_no_run_is_refused(tmp_path):
-    assert_refused(jaxvae_md("learn", "--resume", "nothing", cwd=tmp_path), "no readable options")
+    for command in ("learn", "fit", "md"):
+        done = jaxvae_md(command, "--resume", "nothing", cwd=tmp_path)
+        assert_refused(done, "no such folder")
     assert_untouched(tmp_path, set())
 
 

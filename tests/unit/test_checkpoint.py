@@ -1,5 +1,7 @@
 """Checkpoints: nothing is lost, nothing is altered unseen."""
 
+import os
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -161,4 +163,13 @@ def test_a_full_disk_is_a_write_error_and_leaves_the_old_checkpoint(tmp_path):
     with file_size_limit(20_000), pytest.raises(errors.WriteError, match="too large") as caught:
         save_checkpoint(folder, {"a": np.random.default_rng(0).random(100_000)})
     assert str(folder) in str(caught.value.file)
+    assert os.listdir(tmp_path) == [folder.name]
     assert len(load_checkpoint(folder).tree["a"]) == 1000
+
+
+def test_what_a_killed_process_left_is_cleared(tmp_path):
+    for name in (".part-saved", ".part-saved.orbax-checkpoint-tmp", ".part-saved-by-another"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "half").write_text("x")
+    save_checkpoint(tmp_path / "saved", {"a": np.zeros(3)})
+    assert sorted(os.listdir(tmp_path)) == [".part-saved-by-another", "saved"]

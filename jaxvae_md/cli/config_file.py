@@ -1,0 +1,55 @@
+"""Options of a run as plain types, from the command line and a YAML file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from jaxvae_md.errors import FileError, OptionError
+
+_QUICK: dict[str, Any] = {
+    "num_generated": 4,
+    "vae_steps": 1500,
+    "lj_steps": 200,
+    "fit_steps": 1500,
+    "refit_steps": 500,
+    "md_steps": 400,
+    "refine_updates": 2,
+    "refine_window": 20,
+    "refine_replicas": 2,
+}
+
+
+def gathered(config: Path | None, quick: bool, **given: Any) -> dict[str, Any]:
+    """Options of `--quick`, then of the file, then those given (what is not None) win.
+
+    **Raises:** `FileError`; `OptionError` when the file names code that the command line does not.
+    """
+    options = dict(_QUICK) if quick else {}
+    if config is not None:
+        options |= _read(config)
+        name = options.get("labeller", "")
+        if ":" in str(name) and given.get("labeller") != name:
+            raise OptionError(
+                f"the labeller is {name}; code is only imported when you name it yourself",
+                file=config,
+                remedy=f"give --labeller {name} beside --config",
+            )
+    return options | {name: value for name, value in given.items() if value is not None}
+
+
+def _read(path: Path) -> dict[str, Any]:
+    import yaml
+
+    try:
+        options = yaml.safe_load(path.read_text(encoding="utf-8"))
+        if not isinstance(options, dict):
+            raise ValueError("no mapping of names to values")
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        reason = " ".join(str(getattr(error, "strerror", None) or error).split())
+        raise FileError(
+            f"cannot be read as options ({reason})", file=path, remedy="give lines like seed: 1"
+        ) from None
+    if options.get("data") is not None:
+        options["data"] = str(path.parent / str(options["data"]))
+    return options

@@ -1,0 +1,355 @@
+"""One small run, and every command on it."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import ase.io
+import numpy as np
+import pytest
+import yaml
+from ase.build import bulk
+from ase.optimize import BFGS
+
+from jaxvae_md import errors, load_model, run
+from jaxvae_md.label import get_labeller, label
+from jaxvae_md.options import as_plain
+from tests.integration.test_cli import assert_refused, jaxvae_md
+from tests.integration.test_loop import TINY, metrics, small_silicon, without_time
+
+
+@pytest.fixture(scope="module")
+def here(tmp_path_factory) -> Path:
+    """Frames, options, a whole run without a labeller, and a fit."""
+    path = tmp_path_factory.mktemp("commands")
+    ase.io.write(path / "si.extxyz", small_silicon(), format="extxyz")
+    options = {k: v for k, v in as_plain(TINY).items() if v is not None and k != "labeller"}
+    options = {"data": "si.extxyz", **options, "species": ["Si"], "labels": []}
+    (path / "options.yaml").write_text(yaml.safe_dump(options))
+    for command, out in (("learn", "run"), ("fit", "fitted")):
+        done = jaxvae_md(command, "--config", "options.yaml", "--out", out, "--json", cwd=path)
+        assert done.returncode == 0, done.stderr
+        (path / f"{out}.json").write_text(done.stdout)
+    return path
+
+
+def listing(path: Path) -> dict[str, bytes]:
+    """Every file below a folder; the lock names whoever was last here."""
+    return {
+        str(file.relative_to(path)): file.read_bytes()
+        for file in path.rglob("*")
+        if file.is_file() and file.name != ".lock"
+    }
+
+
+def test_json_is_one_object_on_stdout_and_equals_the_last_line(here):
+    for out in ("run", "fitted"):
+        result = json.loads((here / f"{out}.json").read_text())
+        assert result == metrics(here / out)[-1]
+
+
+def test_without_a_terminal_progress_is_a_line_a_stage(here, tmp_path):
+    done = jaxvae_md("fit", "--config", here / "options.yaml", "--out", tmp_path / "f", cwd=here)
+    lines = done.stderr.splitlines()
+    assert [line.split(":")[0] for line in lines] == ["describe", "fit", "judge", "final"]
+    assert "held-out errors" in done.stdout
+
+
+def test_a_fit_leaves_a_model_and_its_figures(here):
+    names = {path.name for path in (here / "fitted").iterdir()}
+    assert names == {
+        ".lock", "config.yaml", "metrics.jsonl", "checkpoints", "model.npz", "figures"
+    }  # fmt: skip
+    figures = {path.name for path in (here / "fitted" / "figures").iterdir()}
+    assert figures == {"parity.png", "pair_potential.png", "fit_training.png"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("potential", ["lj", "nn"])
+def test_every_potential_can_be_fitted_and_learned(here, tmp_path, potential):
+    done = jaxvae_md(
+        "fit", "--config", here / "options.yaml", "--potential", potential, "--out", tmp_path / "f",
+        cwd=here,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    terms = {"lj": {"reference", "lennard_jones"}, "nn": {"reference", "network"}}[potential]
+    assert set(load_model(tmp_path / "f").params) == terms
+    options = yaml.safe_load((here / "options.yaml").read_text())
+    options |= {"potential": potential, "data": str(here / "si.extxyz")}
+    (tmp_path / "options.yaml").write_text(yaml.safe_dump(options))
+    done = jaxvae_md("learn", "--config", "options.yaml", "--labeller", "sw", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert set(load_model(tmp_path / "jaxvae-md-run").params) == terms
+    assert (tmp_path / "jaxvae-md-run" / "report.html").is_file()
+
+
+def test_the_resolved_options_repeat_the_run(here, tmp_path):
+    done = jaxvae_md(
+        "learn", "--config", here / "run" / "config.yaml", "--out", "again", cwd=tmp_path
+    )
+    assert done.returncode == 0, done.stderr
+    ours, theirs = listing(tmp_path / "again"), listing(here / "run")
+    for name, content in theirs.items():
+        if "checkpoints" not in name and name != "metrics.jsonl":
+            assert ours[name] == content, name
+    for one, other in zip(metrics(tmp_path / "again"), metrics(here / "run"), strict=True):
+        assert without_time(one) == without_time(other)
+
+
+def test_generate_makes_structures_that_the_run_did_not(here, tmp_path):
+    before = listing(here / "run")
+    done = jaxvae_md("generate", here / "run", "--num", 3, "--out", "new.extxyz", "--json",
+                     cwd=tmp_path)  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    frames = ase.io.read(tmp_path / "new.extxyz", ":")
+    assert 0 < len(frames) == result["num_generated"] <= 3
+    known = ase.io.read(here / "run" / "generated.extxyz", ":")
+    for atoms in frames:
+        assert atoms.info["novelty"] > 1
+        for other in (*known, *(a for a in frames if a is not atoms)):
+            apart = atoms.positions - other.positions if len(atoms) == len(other) else np.inf
+            assert np.abs(apart).max() > 1e-2
+    assert listing(here / "run") == before
+    again = jaxvae_md("generate", here / "run", "--num", 3, "--out", "new.extxyz", cwd=tmp_path)
+    assert_refused(again, "is there already")
+
+
+def test_md_with_a_run_and_with_a_model_file(here, tmp_path):
+    ase.io.write(tmp_path / "start.extxyz", small_silicon()[:2], format="extxyz")
+    for model, out in ((here / "run", "md-of-start"), (here / "run" / "model.npz", "other")):
+        done = jaxvae_md("md", model, "start.extxyz", "--steps", 40, "--record-every", 20,
+                         "--out", out, "--json", cwd=tmp_path)  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        assert json.loads(done.stdout)["steps"] == 40
+    for name in ("trajectory.extxyz", "thermo.csv", "summary.json", "md.png", "model.npz"):
+        ours, theirs = ((tmp_path / out / name).read_bytes() for out in ("md-of-start", "other"))
+        assert ours == theirs, name
+    first, *_ = ase.io.read(tmp_path / "other" / "trajectory.extxyz", ":")
+    # the last frame of the file is the start
+    assert np.abs(first.positions - small_silicon()[1].positions).max() < 1e-6
+    moved = tmp_path / "elsewhere" / "renamed"
+    moved.parent.mkdir()
+    shutil.move(tmp_path / "other", moved)
+    done = jaxvae_md("md", "--resume", moved, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "outside the training data" in done.stdout
+
+
+def test_a_model_of_a_run_works_in_ase(here):
+    atoms = bulk("Si", cubic=True)
+    atoms.rattle(0.02, seed=3)
+    atoms.calc = load_model(here / "run").calculator()
+    before = atoms.get_potential_energy()
+    BFGS(atoms, logfile=None).run(fmax=0.05, steps=30)
+    assert atoms.get_potential_energy() < before
+    assert atoms.calc.get_property("novelty", atoms).shape == (8,)
+
+
+def labelled(path: Path, out: Path) -> None:
+    frames = ase.io.read(path, ":")
+    done = label(frames, get_labeller("sw"))
+    ase.io.write(out, done, format="extxyz")
+
+
+def test_labelled_structures_join_the_data_and_another_round_begins(here, tmp_path):
+    shutil.copytree(here / "run", tmp_path / "run")
+    labelled(tmp_path / "run" / "to_label.extxyz", tmp_path / "labelled.extxyz")
+    done = jaxvae_md("learn", "--resume", "run", "--labelled", "labelled.extxyz", "--json",
+                     cwd=tmp_path)  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    records = metrics(tmp_path / "run")
+    assert [record["round"] for record in records] == [0] * 10 + [1] * 10
+    new = len(ase.io.read(tmp_path / "labelled.extxyz", ":"))
+    by_stage = {(record["round"], record["stage"]): record for record in records}
+    frames = [by_stage[number, "describe"]["num_frames"] for number in (0, 1)]
+    assert frames == [16, 16 + new]
+    before = listing(here / "run")
+    kept = listing(tmp_path / "run" / "round_0")
+    assert kept == {name: before[name] for name in kept}
+    assert {"generated.extxyz", "to_label.extxyz", "model.npz", "report.html"} <= set(kept)
+    again = jaxvae_md("learn", "--resume", "run", "--labelled", "labelled.extxyz", cwd=tmp_path)
+    assert_refused(again, "among the run's data already")
+
+
+def test_labelled_structures_that_do_not_fit_are_refused(here, tmp_path):
+    ase.io.write(tmp_path / "bare.extxyz", bulk("Si"), format="extxyz")
+    ge = label([bulk("Si")], get_labeller("sw"))[0]
+    ge.symbols[:] = "Ge"
+    strange = label([bulk("Si")], get_labeller("sw"))[0]
+    strange.info["label"] = "liquid"
+    for name, atoms in (("ge", ge), ("strange", strange)):
+        ase.io.write(tmp_path / f"{name}.extxyz", atoms, format="extxyz")
+    before = listing(here / "run")
+    for name, words in (
+        ("missing", "no such file"),
+        ("bare", "bare.extxyz, frame 0: no energy"),
+        ("ge", "ge.extxyz, frame 0, atom 0: Ge"),
+        ("strange", "strange.extxyz, frame 0: the label 'liquid'"),
+    ):
+        done = jaxvae_md("learn", "--resume", here / "run", "--labelled", f"{name}.extxyz",
+                         cwd=tmp_path)  # fmt: skip
+        assert_refused(done, words)
+    assert_refused(jaxvae_md("learn", "--labelled", "ge.extxyz", cwd=tmp_path), "needs --resume")
+    assert listing(here / "run") == before
+
+
+@pytest.mark.slow
+def test_rounds_with_a_labeller_follow_each_other(here, tmp_path):
+    done = jaxvae_md("learn", "--config", here / "options.yaml", "--labeller", "sw", "--rounds", 2,
+                     cwd=tmp_path)  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    records = metrics(tmp_path / "jaxvae-md-run")
+    assert [record["round"] for record in records] == [0] * 10 + [1] * 10
+    assert (tmp_path / "jaxvae-md-run" / "round_0" / "model.npz").is_file()
+    lines = (tmp_path / "jaxvae-md-run" / "labels.jsonl").read_text().splitlines()
+    labelled = sum(r["num_labelled"] for r in records if r["stage"] == "label")
+    assert len(lines) == labelled
+
+
+BAD_CONFIGS = {
+    "unknown": ("sede: 1", "unknown option 'sede'"),
+    "type": ("vae_steps: lots", "vae_steps is 'lots'"),
+    "range": ("held_out: 2", "held_out is 2"),
+    "list": ("- 1", "cannot be read as options"),
+    "no yaml": ("a: [", "cannot be read as options"),
+    "code": ("x: !!python/object/apply:os.system ['touch hacked']", "cannot be read as options"),
+    "module": ("labeller: evil:label", "code is only imported when you name it yourself"),
+    "data": ("data: missing.extxyz", "no such file"),
+    "other data": ("species: [Ge]\ndata: si.extxyz", "resolved with other data"),
+}
+
+
+@pytest.mark.parametrize(("text", "words"), BAD_CONFIGS.values(), ids=BAD_CONFIGS.keys())
+def test_a_bad_config_is_refused_before_anything_is_written(here, tmp_path, text, words):
+    (tmp_path / "evil.py").write_text("open('hacked', 'w')")
+    shutil.copy(here / "si.extxyz", tmp_path)
+    (tmp_path / "options.yaml").write_text(text)
+    before = set(os.listdir(tmp_path))
+    done = jaxvae_md("learn", "--config", "options.yaml", cwd=tmp_path)
+    assert_refused(done, words)
+    assert set(os.listdir(tmp_path)) == before
+
+
+def test_an_error_as_json_says_where(here, tmp_path):
+    frames = small_silicon()[:3]
+    frames[1].positions[4] = frames[1].positions[5]
+    ase.io.write(tmp_path / "bad.extxyz", frames, format="extxyz")
+    done = jaxvae_md("learn", "bad.extxyz", "--json", cwd=tmp_path)
+    assert done.returncode == 2
+    error = json.loads(done.stdout)
+    assert (error["file"], error["frame"], error["atom"], error["exit"]) == ("bad.extxyz", 1, 4, 2)
+    assert "same place" in error["error"]
+    assert error["remedy"]
+
+
+REFUSED = {
+    "learn of an md": (["learn", "--resume", "md"], "a run of jaxvae-md md"),
+    "learn of a fit": (["learn", "--resume", "fitted"], "a run of jaxvae-md fit"),
+    "generate of a fit": (["generate", "fitted"], "a run of jaxvae-md fit"),
+    "generate of nothing": (["generate", "nothing"], "no such folder"),
+    "generate none": (["generate", "run", "--num", "0"], "num is 0"),
+    "md of nothing": (["md", "nothing", "si.extxyz"], "no such file"),
+    "md of frames": (["md", "si.extxyz", "si.extxyz"], "cannot be read as a model"),
+    "md without a start": (["md", "run"], "RUN and START are needed"),
+    "md of a missing start": (["md", "run", "nothing.extxyz"], "no such file"),
+    "md ensemble": (["md", "run", "si.extxyz", "--ensemble", "nvx"], "ensemble is 'nvx'"),
+    "md steps": (["md", "run", "si.extxyz", "--steps", "-5"], "steps is -5"),
+    "md resumed with options": (["md", "--resume", "md", "--steps", "9"], "own data and options"),
+    "fit without data": (["fit"], "no data"),
+    "fit potential": (["fit", "si.extxyz", "--potential", "eam"], "potential is 'eam'"),
+    "resumed with options": (["learn", "--resume", "run", "--seed", "1"], "own data and options"),
+    "another labeller": (["learn", "--resume", "run", "--labeller", "sw"], "labeller is none"),
+}
+
+
+@pytest.mark.parametrize(("arguments", "words"), REFUSED.values(), ids=REFUSED.keys())
+def test_what_cannot_be_done_is_refused(here, tmp_path, arguments, words):
+    if not (here / "md").exists():
+        done = jaxvae_md("md", "run", "si.extxyz", "--steps", 20, "--record-every", 20, "--out",
+                         "md", cwd=here)  # fmt: skip
+        assert done.returncode == 0, done.stderr
+    before = listing(here)
+    assert_refused(jaxvae_md(*arguments, cwd=here), words)
+    assert listing(here) == before
+
+
+def test_a_second_process_is_refused(here):
+    with run.run_folder.opened(here / "run", "learn"):
+        for command in (["learn", "--resume", "run"], ["generate", "run"]):
+            done = jaxvae_md(*command, cwd=here)
+            assert_refused(done, f"process {os.getpid()} on")
+
+
+def test_an_edited_run_is_refused(here, tmp_path):
+    shutil.copytree(here / "run", tmp_path / "run")
+    path = tmp_path / "run" / "config.yaml"
+    path.write_text(path.read_text().replace("seed: 0", "seed: 1"))
+    assert_refused(jaxvae_md("learn", "--resume", "run", cwd=tmp_path), "options were edited")
+
+
+def test_what_is_missing_of_a_finished_run_is_written_again(here, tmp_path):
+    shutil.copytree(here / "run", tmp_path / "run")
+    for name in ("model.npz", "metrics.jsonl", "report.html"):
+        (tmp_path / "run" / name).unlink()
+    done = jaxvae_md("learn", "--resume", "run", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert listing(tmp_path / "run") == listing(here / "run")
+
+
+def test_a_labeller_that_fails_ends_the_run_and_the_run_goes_on(here, tmp_path):
+    (tmp_path / "flaky.py").write_text(
+        "import os\n"
+        "from jaxvae_md.label import get_labeller\n"
+        "sw = get_labeller('sw')\n"
+        "def label(atoms):\n"
+        "    if 'start_frame' in atoms.info and 'broken' in os.listdir():\n"
+        "        raise OSError('the cluster is down')\n"
+        "    return sw(atoms)\n"
+    )
+    (tmp_path / "broken").touch()
+    arguments = ["learn", "--config", here / "options.yaml", "--labeller", "flaky:label"]
+    done = jaxvae_md(*arguments, "--quiet", cwd=tmp_path)
+    assert done.returncode == 1, done.stderr
+    assert "the cluster is down" in done.stderr
+    assert "jaxvae-md learn --resume jaxvae-md-run" in done.stderr
+    (tmp_path / "broken").unlink()
+    resume = ["learn", "--resume", "jaxvae-md-run"]
+    assert_refused(jaxvae_md(*resume, cwd=tmp_path), "code is only imported when you name it")
+    done = jaxvae_md(*resume, "--labeller", "flaky:label", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_full_disk_is_reported_before_anything_is_said_to_be_saved(here, tmp_path):
+    command = (
+        f"ulimit -f 60; exec {sys.executable} -c '{MAIN}' learn --config options.yaml --out full"
+    )
+    for name in ("si.extxyz", "options.yaml"):
+        shutil.copy(here / name, tmp_path)
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    done = subprocess.run(
+        ["bash", "-c", command], cwd=tmp_path, env=environment, capture_output=True, text=True,
+        timeout=500, check=False,
+    )  # fmt: skip
+    assert done.returncode == 1, done.stderr
+    assert done.stdout == ""
+    assert "cannot be written" in done.stderr
+    assert "Traceback" not in done.stderr
+    words = ["--resume", "full"] if (tmp_path / "full").exists() else [
+        "--config", "options.yaml", "--out", "full"
+    ]  # fmt: skip
+    done = jaxvae_md("learn", *words, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    ours, theirs = metrics(tmp_path / "full"), metrics(here / "run")
+    assert [without_time(r) for r in ours] == [without_time(r) for r in theirs]
+
+
+MAIN = "from jaxvae_md.cli import main; main()"
+
+
+def test_python_gets_the_same_errors(tmp_path):
+    with pytest.raises(errors.FileError, match="no such folder"):
+        run.resume(tmp_path / "nothing", None)
