@@ -65,8 +65,7 @@ class RunFolder:
         save_checkpoint(folder / f"{self._number + 1:06d}_{name}", tree, stamp)
         self._number += 1
         self._last = None
-        for old in _by_age(folder)[:-_KEPT]:
-            shutil.rmtree(old, ignore_errors=True)
+        self._prune()
 
     def last(
         self, usable: Callable[[dict[str, Any]], str | None] = lambda info: None
@@ -80,7 +79,8 @@ class RunFolder:
         if self._last is not None:
             return self._last
         reason = "none was there"
-        for folder in reversed(_by_age(self.path / CHECKPOINTS)):
+        checkpoints = _by_age(self.path / CHECKPOINTS)
+        for folder in reversed(checkpoints):
             try:
                 tree, stamp = load_checkpoint(folder)
             except FileError as error:
@@ -91,6 +91,8 @@ class RunFolder:
                 if reason is None:
                     self._number = int(folder.name[:_DIGITS])
                     self._last = Checkpoint(tree, stamp["info"])
+                    if folder == checkpoints[-1]:
+                        self._prune()
                     return self._last
             _log.warning("checkpoint %s: %s; the one before it is used", folder.name, reason)
         raise FileError(
@@ -98,6 +100,12 @@ class RunFolder:
             file=self.path,
             remedy=f"start again with --config {self.path / CONFIG} and another --out",
         )
+
+    def _prune(self) -> None:
+        """Removes checkpoints that are not needed any more, and what a kill left half written."""
+        folder = self.path / CHECKPOINTS
+        for old in (*_by_age(folder)[:-_KEPT], *folder.glob(".part-*")):
+            shutil.rmtree(old, ignore_errors=True)
 
     def _check_same_run(self, stamp: dict[str, Any]) -> None:
         kind = stamp["kind"]

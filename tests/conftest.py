@@ -13,7 +13,8 @@ pytest.register_assert_rewrite("tests.asserts")
 
 SHARED = Path(__file__).parents[2] / "shared"
 
-_cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "jaxvae_md-tests"
+# that of the command line, whose programs are often the same
+_cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "jaxvae_md" / "xla"
 jax.config.update("jax_enable_x64", True)
 if jax.config.jax_compilation_cache_dir is None:
     jax.config.update("jax_compilation_cache_dir", str(_cache))

@@ -111,7 +111,7 @@ def _resume_md(path: Path, progress: bool) -> Result:
 def _simulated(summary: dict[str, Any], out: Path) -> str:
     return (
         f"{summary['steps']} steps, {summary['num_atoms']} atoms, mean temperature "
-        f"{summary['temperature_k']:.0f} K\n"
+        f"{summary['temperature_k']:.0f} K after the first quarter\n"
         f"{summary['outside']:.1%} of the environments are outside the training data "
         f"({summary['outside_by_chance']:.1%} would be by chance)\n"
         f"trajectory: {out / 'trajectory.extxyz'}\npicture: {out / 'md.png'}"

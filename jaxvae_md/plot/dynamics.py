@@ -280,13 +280,26 @@ def _draw_outside(ax: Axes, time, percent, chance: Sequence[float]) -> None:
     _draw_record(ax, time, percent, (0.0, top), chance)
     ax.fill_between(time, percent, color=BLUE, alpha=0.25, linewidth=0)
     for share in chance:
-        line = {"linestyle": "--", "linewidth": 1.3, "label": f"expected by chance: {share:.2g} %"}
+        line = {
+            "linestyle": "--",
+            "linewidth": 1.3,
+            "label": f"expected by chance: {_percent(share)}",
+        }
         ax.axhline(share, color=VERMILION, zorder=3.5, **line)
-    text = f": mean {shares.mean():.2g} %, at most {shares.max():.2g} %" if shares.size > 1 else ""
-    text = f": {shares[0]:.2g} %" if shares.size == 1 else text
+    text = (
+        f": mean {_percent(shares.mean())}, at most {_percent(shares.max())}"
+        if shares.size > 1
+        else ""
+    )
+    text = f": {_percent(shares[0])}" if shares.size == 1 else text
     style_axes(ax, f"Atoms outside the training data{text}", "", "atoms outside (%)")
     if shares.size:
         ax.lines[0].set_clip_on(False)  # all of a line at zero
+
+
+def _percent(share: float) -> str:
+    """Two digits, and no power of ten at 100."""
+    return f"{share:.0f} %" if share >= 10 else f"{share:.2g} %"
 
 
 def _window(values, least: float, lines: Sequence[float]) -> tuple[float, float]:

@@ -1,8 +1,6 @@
-"""The commands as a person runs them: in a process of their own."""
+"""The command line on its own: help, and input that is refused before anything is written."""
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import ase.io
@@ -13,18 +11,7 @@ from ase.build import bulk
 from ase.calculators.singlepoint import SinglePointCalculator
 
 from jaxvae_md import datasets
-
-
-def jaxvae_md(*arguments, cwd: Path) -> subprocess.CompletedProcess:
-    return subprocess.run(
-        [sys.executable, "-c", "from jaxvae_md.cli import main; main()", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        timeout=500,
-        check=False,
-        cwd=cwd,
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
-    )
+from tests.integration.command import assert_refused, jaxvae_md
 
 
 def silicon(scale: float = 1.0, label: bool = True, seed: int = 0) -> Atoms:
@@ -88,16 +75,6 @@ BAD_LABELS = {
 }
 
 
-def assert_refused(done: subprocess.CompletedProcess, words: str) -> None:
-    """Exit code 2, what is wrong in a line, what to do in another, and nothing else."""
-    assert done.returncode == 2, done.stderr
-    assert done.stdout == ""
-    message, remedy = done.stderr.rstrip("\n").split("\n")
-    assert message.startswith("error: ")
-    assert words in message
-    assert remedy.startswith("  remedy: ")
-
-
 def assert_untouched(folder: Path, before: set[str]) -> None:
     assert {path.name for path in folder.iterdir()} == before
 
@@ -129,9 +106,10 @@ def test_help_of_a_command_has_an_example_and_json(tmp_path, command):
 def test_learn_refuses_bad_data_before_anything_is_written(tmp_path, write, words):
     write(tmp_path / "data.extxyz")
     before = set(os.listdir(tmp_path))
-    done = jaxvae_md("learn", "data.extxyz", "--out", "run", "--quiet", cwd=tmp_path)
-    assert_refused(done, words)
-    assert "data.extxyz" in done.stderr
+    said = assert_refused(
+        "learn", "data.extxyz", "--out", "run", "--quiet", cwd=tmp_path, words=words
+    )
+    assert "data.extxyz" in said
     assert_untouched(tmp_path, before)
 
 
@@ -142,9 +120,10 @@ def test_coverage_refuses_bad_data_before_anything_is_written(tmp_path, name, pl
     for file in ("train", "new"):
         (write if file == place else frames())(tmp_path / f"{file}.extxyz")
     before = set(os.listdir(tmp_path))
-    done = jaxvae_md("coverage", "train.extxyz", "new.extxyz", "--out", "run", cwd=tmp_path)
-    assert_refused(done, words)
-    assert f"{place}.extxyz" in done.stderr
+    said = assert_refused(
+        "coverage", "train.extxyz", "new.extxyz", "--out", "run", cwd=tmp_path, words=words
+    )
+    assert f"{place}.extxyz" in said
     assert_untouched(tmp_path, before)
 
 
@@ -153,16 +132,28 @@ def test_coverage_names_the_frame_and_atom_of_a_foreign_element(tmp_path):
     foreign.symbols[1] = "Ge"
     frames()(tmp_path / "train.extxyz")
     frames(foreign)(tmp_path / "new.extxyz")
-    done = jaxvae_md("coverage", "train.extxyz", "new.extxyz", "--quiet", cwd=tmp_path)
-    assert_refused(done, "new.extxyz, frame 6, atom 1: Ge")
+    assert_refused(
+        "coverage",
+        "train.extxyz",
+        "new.extxyz",
+        "--quiet",
+        cwd=tmp_path,
+        words="new.extxyz, frame 6, atom 1: Ge",
+    )
     assert_untouched(tmp_path, {"train.extxyz", "new.extxyz"})
 
 
 def test_coverage_of_a_single_training_frame_is_refused(tmp_path):
     ase.io.write(tmp_path / "train.extxyz", silicon())
     frames()(tmp_path / "new.extxyz")
-    done = jaxvae_md("coverage", "train.extxyz", "new.extxyz", "--quiet", cwd=tmp_path)
-    assert_refused(done, "train.extxyz: 1 training frame")
+    assert_refused(
+        "coverage",
+        "train.extxyz",
+        "new.extxyz",
+        "--quiet",
+        cwd=tmp_path,
+        words="train.extxyz: 1 training frame",
+    )
     assert_untouched(tmp_path, {"train.extxyz", "new.extxyz"})
 
 
@@ -171,8 +162,7 @@ def test_a_folder_of_another_run_is_left_alone(tmp_path, command):
     run = tmp_path / "run"
     run.mkdir()
     (run / "config.yaml").write_text("seed: 0\n")
-    done = jaxvae_md(*command, "--out", "run", cwd=tmp_path)
-    assert_refused(done, "another run")
+    assert_refused(*command, "--out", "run", cwd=tmp_path, words="another run")
     assert (run / "config.yaml").read_text() == "seed: 0\n"
     assert_untouched(run, {"config.yaml"})
 
@@ -182,7 +172,7 @@ def test_a_folder_with_anything_else_and_a_file_are_left_alone(tmp_path):
     (tmp_path / "full" / "mine.txt").write_text("precious")
     (tmp_path / "file").write_text("precious")
     for out, words in (("full", "not empty"), ("file", "is a file")):
-        assert_refused(jaxvae_md("learn", "--out", out, cwd=tmp_path), words)
+        assert_refused("learn", "--out", out, cwd=tmp_path, words=words)
     assert (tmp_path / "full" / "mine.txt").read_text() == "precious"
     assert (tmp_path / "file").read_text() == "precious"
 
@@ -196,24 +186,29 @@ def test_debug_shows_where_an_error_comes_from(tmp_path):
 
 def test_the_embedded_reference_is_refused_beside_data_of_another(tmp_path):
     frames()(tmp_path / "data.extxyz")
-    done = jaxvae_md(
-        "learn", "data.extxyz", "--labeller", "sw", "--out", "run", "--quiet", cwd=tmp_path
+    assert_refused(
+        "learn",
+        "data.extxyz",
+        "--labeller",
+        "sw",
+        "--out",
+        "run",
+        "--quiet",
+        cwd=tmp_path,
+        words="data.extxyz, frame 0: the labeller sw did not make these labels",
     )
-    assert_refused(done, "data.extxyz, frame 0: the labeller sw did not make these labels")
     assert_untouched(tmp_path, {"data.extxyz"})
 
 
 @pytest.mark.parametrize("name", ["no_such_module:label", "dft"])
 def test_an_unknown_labeller_is_refused(tmp_path, name):
-    done = jaxvae_md("learn", "--labeller", name, "--out", "run", cwd=tmp_path)
-    assert_refused(done, name)
+    assert_refused("learn", "--labeller", name, "--out", "run", cwd=tmp_path, words=name)
     assert_untouched(tmp_path, set())
 
 
 def test_resuming_what_is_no_run_is_refused(tmp_path):
     for command in ("learn", "fit", "md"):
-        done = jaxvae_md(command, "--resume", "nothing", cwd=tmp_path)
-        assert_refused(done, "no such folder")
+        assert_refused(command, "--resume", "nothing", cwd=tmp_path, words="no such folder")
     assert_untouched(tmp_path, set())
 
 

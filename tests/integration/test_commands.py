@@ -4,7 +4,6 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import ase.io
@@ -16,38 +15,26 @@ from ase.optimize import BFGS
 
 from jaxvae_md import errors, load_model, run
 from jaxvae_md.label import get_labeller, label
-from jaxvae_md.options import as_plain
-from tests.integration.test_cli import assert_refused, jaxvae_md
-from tests.integration.test_loop import TINY, metrics, small_silicon, without_time
+from tests.integration.command import (
+    COMMAND,
+    ENVIRONMENT,
+    assert_refused,
+    assert_says_refused,
+    jaxvae_md,
+)
+from tests.integration.kills import learn_is_killed, md_is_killed
+from tests.integration.runs import listing, metrics, small_silicon, without_time
 
 
 @pytest.fixture(scope="module")
-def here(tmp_path_factory) -> Path:
-    """Frames, options, a whole run without a labeller, and a fit."""
-    path = tmp_path_factory.mktemp("commands")
-    ase.io.write(path / "si.extxyz", small_silicon(), format="extxyz")
-    options = {k: v for k, v in as_plain(TINY).items() if v is not None and k != "labeller"}
-    options = {"data": "si.extxyz", **options, "species": ["Si"], "labels": []}
-    (path / "options.yaml").write_text(yaml.safe_dump(options))
-    for command, out in (("learn", "run"), ("fit", "fitted")):
-        done = jaxvae_md(command, "--config", "options.yaml", "--out", out, "--json", cwd=path)
-        assert done.returncode == 0, done.stderr
-        (path / f"{out}.json").write_text(done.stdout)
-    return path
+def here(runs) -> Path:
+    """Where frames, options, and a folder of each command are."""
+    return runs.path
 
 
-def listing(path: Path) -> dict[str, bytes]:
-    """Every file below a folder; the lock names whoever was last here."""
-    return {
-        str(file.relative_to(path)): file.read_bytes()
-        for file in path.rglob("*")
-        if file.is_file() and file.name != ".lock"
-    }
-
-
-def test_json_is_one_object_on_stdout_and_equals_the_last_line(here):
+def test_json_is_one_object_on_stdout_and_equals_the_last_line(runs, here):
     for out in ("run", "fitted"):
-        result = json.loads((here / f"{out}.json").read_text())
+        result = json.loads(runs.said[out])
         assert result == metrics(here / out)[-1]
 
 
@@ -86,17 +73,12 @@ def test_every_potential_can_be_fitted_and_learned(here, tmp_path, potential):
     assert (tmp_path / "jaxvae-md-run" / "report.html").is_file()
 
 
-def test_the_resolved_options_repeat_the_run(here, tmp_path):
-    done = jaxvae_md(
-        "learn", "--config", here / "run" / "config.yaml", "--out", "again", cwd=tmp_path
-    )
-    assert done.returncode == 0, done.stderr
-    ours, theirs = listing(tmp_path / "again"), listing(here / "run")
-    for name, content in theirs.items():
-        if "checkpoints" not in name and name != "metrics.jsonl":
-            assert ours[name] == content, name
-    for one, other in zip(metrics(tmp_path / "again"), metrics(here / "run"), strict=True):
-        assert without_time(one) == without_time(other)
+def test_learn_killed_twice_ends_as_the_run_whose_resolved_options_it_took(runs, tmp_path):
+    learn_is_killed(runs, tmp_path, 2)
+
+
+def test_md_killed_twice_ends_the_same(runs, tmp_path):
+    md_is_killed(runs, tmp_path, 2, "nvt")
 
 
 def test_generate_makes_structures_that_the_run_did_not(here, tmp_path):
@@ -114,8 +96,8 @@ def test_generate_makes_structures_that_the_run_did_not(here, tmp_path):
             apart = atoms.positions - other.positions if len(atoms) == len(other) else np.inf
             assert np.abs(apart).max() > 1e-2
     assert listing(here / "run") == before
-    again = jaxvae_md("generate", here / "run", "--num", 3, "--out", "new.extxyz", cwd=tmp_path)
-    assert_refused(again, "is there already")
+    again = ["generate", here / "run", "--num", 3, "--out", "new.extxyz"]
+    assert_refused(*again, cwd=tmp_path, words="is there already")
 
 
 def test_md_with_a_run_and_with_a_model_file(here, tmp_path):
@@ -155,8 +137,12 @@ def labelled(path: Path, out: Path) -> None:
     ase.io.write(out, done, format="extxyz")
 
 
+@pytest.mark.slow
 def test_labelled_structures_join_the_data_and_another_round_begins(here, tmp_path):
-    shutil.copytree(here / "run", tmp_path / "run")
+    done = jaxvae_md("learn", "--config", here / "options.yaml", "--out", "run", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "jaxvae-md learn --resume run" in done.stdout
+    before = listing(tmp_path / "run")
     labelled(tmp_path / "run" / "to_label.extxyz", tmp_path / "labelled.extxyz")
     done = jaxvae_md("learn", "--resume", "run", "--labelled", "labelled.extxyz", "--json",
                      cwd=tmp_path)  # fmt: skip
@@ -167,12 +153,11 @@ def test_labelled_structures_join_the_data_and_another_round_begins(here, tmp_pa
     by_stage = {(record["round"], record["stage"]): record for record in records}
     frames = [by_stage[number, "describe"]["num_frames"] for number in (0, 1)]
     assert frames == [16, 16 + new]
-    before = listing(here / "run")
     kept = listing(tmp_path / "run" / "round_0")
     assert kept == {name: before[name] for name in kept}
     assert {"generated.extxyz", "to_label.extxyz", "model.npz", "report.html"} <= set(kept)
-    again = jaxvae_md("learn", "--resume", "run", "--labelled", "labelled.extxyz", cwd=tmp_path)
-    assert_refused(again, "among the run's data already")
+    again = ["learn", "--resume", "run", "--labelled", "labelled.extxyz"]
+    assert_refused(*again, cwd=tmp_path, words="among the run's data already")
 
 
 def test_labelled_structures_that_do_not_fit_are_refused(here, tmp_path):
@@ -190,10 +175,9 @@ def test_labelled_structures_that_do_not_fit_are_refused(here, tmp_path):
         ("ge", "ge.extxyz, frame 0, atom 0: Ge"),
         ("strange", "strange.extxyz, frame 0: the label 'liquid'"),
     ):
-        done = jaxvae_md("learn", "--resume", here / "run", "--labelled", f"{name}.extxyz",
-                         cwd=tmp_path)  # fmt: skip
-        assert_refused(done, words)
-    assert_refused(jaxvae_md("learn", "--labelled", "ge.extxyz", cwd=tmp_path), "needs --resume")
+        command = ["learn", "--resume", here / "run", "--labelled", f"{name}.extxyz"]
+        assert_refused(*command, cwd=tmp_path, words=words)
+    assert_refused("learn", "--labelled", "ge.extxyz", cwd=tmp_path, words="needs --resume")
     assert listing(here / "run") == before
 
 
@@ -229,8 +213,7 @@ def test_a_bad_config_is_refused_before_anything_is_written(here, tmp_path, text
     shutil.copy(here / "si.extxyz", tmp_path)
     (tmp_path / "options.yaml").write_text(text)
     before = set(os.listdir(tmp_path))
-    done = jaxvae_md("learn", "--config", "options.yaml", cwd=tmp_path)
-    assert_refused(done, words)
+    assert_refused("learn", "--config", "options.yaml", cwd=tmp_path, words=words)
     assert set(os.listdir(tmp_path)) == before
 
 
@@ -262,18 +245,14 @@ REFUSED = {
     "fit without data": (["fit"], "no data"),
     "fit potential": (["fit", "si.extxyz", "--potential", "eam"], "potential is 'eam'"),
     "resumed with options": (["learn", "--resume", "run", "--seed", "1"], "own data and options"),
-    "another labeller": (["learn", "--resume", "run", "--labeller", "sw"], "labeller is none"),
+    "another labeller": (["learn", "--resume", "run", "--labeller", "none"], "labeller is sw"),
 }
 
 
 @pytest.mark.parametrize(("arguments", "words"), REFUSED.values(), ids=REFUSED.keys())
-def test_what_cannot_be_done_is_refused(here, tmp_path, arguments, words):
-    if not (here / "md").exists():
-        done = jaxvae_md("md", "run", "si.extxyz", "--steps", 20, "--record-every", 20, "--out",
-                         "md", cwd=here)  # fmt: skip
-        assert done.returncode == 0, done.stderr
+def test_what_cannot_be_done_is_refused(here, arguments, words):
     before = listing(here)
-    assert_refused(jaxvae_md(*arguments, cwd=here), words)
+    assert_refused(*arguments, cwd=here, words=words)
     assert listing(here) == before
 
 
@@ -281,14 +260,15 @@ def test_a_second_process_is_refused(here):
     with run.run_folder.opened(here / "run", "learn"):
         for command in (["learn", "--resume", "run"], ["generate", "run"]):
             done = jaxvae_md(*command, cwd=here)
-            assert_refused(done, f"process {os.getpid()} on")
+            words = f"process {os.getpid()} on"
+            assert_says_refused(done.returncode, done.stdout, done.stderr, words)
 
 
 def test_an_edited_run_is_refused(here, tmp_path):
     shutil.copytree(here / "run", tmp_path / "run")
     path = tmp_path / "run" / "config.yaml"
     path.write_text(path.read_text().replace("seed: 0", "seed: 1"))
-    assert_refused(jaxvae_md("learn", "--resume", "run", cwd=tmp_path), "options were edited")
+    assert_refused("learn", "--resume", "run", cwd=tmp_path, words="options were edited")
 
 
 def test_what_is_missing_of_a_finished_run_is_written_again(here, tmp_path):
@@ -300,6 +280,7 @@ def test_what_is_missing_of_a_finished_run_is_written_again(here, tmp_path):
     assert listing(tmp_path / "run") == listing(here / "run")
 
 
+@pytest.mark.slow
 def test_a_labeller_that_fails_ends_the_run_and_the_run_goes_on(here, tmp_path):
     (tmp_path / "flaky.py").write_text(
         "import os\n"
@@ -318,36 +299,29 @@ def test_a_labeller_that_fails_ends_the_run_and_the_run_goes_on(here, tmp_path):
     assert "jaxvae-md learn --resume jaxvae-md-run" in done.stderr
     (tmp_path / "broken").unlink()
     resume = ["learn", "--resume", "jaxvae-md-run"]
-    assert_refused(jaxvae_md(*resume, cwd=tmp_path), "code is only imported when you name it")
+    assert_refused(*resume, cwd=tmp_path, words="code is only imported when you name it")
     done = jaxvae_md(*resume, "--labeller", "flaky:label", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
 
 
 def test_a_full_disk_is_reported_before_anything_is_said_to_be_saved(here, tmp_path):
-    command = (
-        f"ulimit -f 60; exec {sys.executable} -c '{MAIN}' learn --config options.yaml --out full"
-    )
-    for name in ("si.extxyz", "options.yaml"):
-        shutil.copy(here / name, tmp_path)
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    learn = ["learn", "--config", str(here / "options.yaml"), "--labeller", "sw", "--out", "full"]
     done = subprocess.run(
-        ["bash", "-c", command], cwd=tmp_path, env=environment, capture_output=True, text=True,
-        timeout=500, check=False,
+        ["bash", "-c", 'ulimit -f 60; exec "$@"', "bash", *COMMAND, *learn],
+        cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True, timeout=500, check=False,
     )  # fmt: skip
     assert done.returncode == 1, done.stderr
     assert done.stdout == ""
-    assert "cannot be written" in done.stderr
+    error, remedy = done.stderr.splitlines()[-2:]
+    assert error.startswith("error: file ") and "cannot be written (File too large)" in error
+    assert "make room on the disk" in remedy
     assert "Traceback" not in done.stderr
-    words = ["--resume", "full"] if (tmp_path / "full").exists() else [
-        "--config", "options.yaml", "--out", "full"
-    ]  # fmt: skip
-    done = jaxvae_md("learn", *words, cwd=tmp_path)
+    assert not [path for path in tmp_path.rglob("*") if ".part-" in path.name]
+    words = ["learn", "--resume", "full"] if (tmp_path / "full").exists() else learn
+    done = jaxvae_md(*words, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     ours, theirs = metrics(tmp_path / "full"), metrics(here / "run")
     assert [without_time(r) for r in ours] == [without_time(r) for r in theirs]
-
-
-MAIN = "from jaxvae_md.cli import main; main()"
 
 
 def test_python_gets_the_same_errors(tmp_path):

@@ -7,7 +7,6 @@ from dataclasses import replace
 import ase.io
 import numpy as np
 import pytest
-import yaml
 from ase import Atoms
 from ase.build import bulk
 from ase.calculators.singlepoint import SinglePointCalculator
@@ -15,27 +14,12 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from jaxvae_md import datasets, errors, io
 from jaxvae_md.checkpoint import from_tree, load_checkpoint
 from jaxvae_md.label import get_labeller, label, potential_labeller
-from jaxvae_md.learn import Config, State
-from jaxvae_md.options import as_plain, from_plain
+from jaxvae_md.learn import State
+from jaxvae_md.options import as_plain
 from jaxvae_md.potentials import lennard_jones
 from jaxvae_md.run import new_run, resume
+from tests.integration.runs import TINY, config_of_run, metrics, small_silicon, without_time
 
-TINY = Config(
-    labeller="sw",
-    num_generated=2,
-    latent_dim=3,
-    radial_order=4,
-    angular_order=4,
-    hidden=(8,),
-    vae_steps=200,
-    lj_steps=40,
-    fit_steps=100,
-    refit_steps=40,
-    md_steps=60,
-    refine_updates=1,
-    refine_window=10,
-    refine_replicas=1,
-)
 STAGES = [
     "describe",
     "vae",
@@ -60,48 +44,10 @@ FINAL = {
 }
 
 
-def small_silicon() -> list[Atoms]:
-    """Sixteen cells of eight atoms, of two labels, labelled by Stillinger-Weber."""
-    rng = np.random.default_rng(0)
-    frames = []
-    for number in range(16):
-        atoms = bulk("Si", cubic=True)
-        strain = rng.uniform(-0.04, 0.04, (3, 3)) if number % 2 else np.zeros((3, 3))
-        atoms.set_cell(atoms.cell.array @ (np.eye(3) + strain + strain.T), scale_atoms=True)
-        atoms.rattle(0.1, seed=number)
-        atoms.info["label"] = "strained" if number % 2 else "crystal"
-        frames.append(atoms)
-    out = label(frames, get_labeller("sw"))
-    for labelled, atoms in zip(out, frames, strict=True):
-        labelled.info.update(atoms.info)
-    return out
-
-
-def metrics(folder) -> list[dict]:
-    """The lines, which must be JSON to every program: it has no NaN."""
-
-    def refuse(name):
-        raise ValueError(f"{name} is no JSON")
-
-    lines = (folder / "metrics.jsonl").read_text().splitlines()
-    return [json.loads(line, parse_constant=refuse) for line in lines]
-
-
-def without_time(record: dict) -> dict:
-    return {name: value for name, value in record.items() if name != "seconds"}
-
-
-def config_of_run(folder) -> Config:
-    options = yaml.safe_load((folder / "config.yaml").read_text())
-    del options["data"]
-    return from_plain(Config, options)
-
-
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory):
+def finished(runs):
     """A whole run: its folder and what it returned."""
-    folder = tmp_path_factory.mktemp("loop") / "run"
-    return folder, new_run(small_silicon(), TINY, folder, get_labeller("sw"))
+    return runs.path / "run", json.loads(runs.said["run"])
 
 
 def test_a_run_leaves_everything_it_promises(finished):
@@ -215,15 +161,18 @@ def test_bad_data_leave_no_folder(tmp_path):
 
 
 @pytest.mark.slow
-def test_the_same_seed_gives_the_same_result_and_another_does_not(finished, tmp_path):
-    again = new_run(small_silicon(), TINY, tmp_path / "again", get_labeller("sw"))
+def test_the_same_seed_gives_the_same_result_and_another_does_not(runs, finished, tmp_path):
+    frames = io.read_frames(runs.path / "si.extxyz")
+    again = new_run(frames, TINY, tmp_path / "again", get_labeller("sw"))
     assert without_time(again) == without_time(finished[1])
-    other = new_run(small_silicon(), replace(TINY, seed=1), tmp_path / "other", get_labeller("sw"))
+    other = new_run(frames, replace(TINY, seed=1), tmp_path / "other", get_labeller("sw"))
     assert without_time(other) != without_time(finished[1])
 
 
 @pytest.mark.slow
-def test_a_run_that_stopped_half_way_resumes_to_the_same_result(finished, tmp_path, monkeypatch):
+def test_a_run_that_stopped_half_way_resumes_to_the_same_result(
+    runs, finished, tmp_path, monkeypatch
+):
     from jaxvae_md.learn import loop
 
     def broken(*_):
@@ -231,7 +180,7 @@ def test_a_run_that_stopped_half_way_resumes_to_the_same_result(finished, tmp_pa
 
     monkeypatch.setattr(loop, "refit_potential", broken)
     with pytest.raises(KeyboardInterrupt):
-        new_run(small_silicon(), TINY, tmp_path / "run", get_labeller("sw"))
+        new_run(io.read_frames(runs.path / "si.extxyz"), TINY, tmp_path / "run", get_labeller("sw"))
     monkeypatch.undo()
     assert metrics(tmp_path / "run")[-1]["stage"] == "label"
     result = resume(tmp_path / "run", get_labeller("sw"))

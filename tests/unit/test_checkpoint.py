@@ -13,6 +13,7 @@ from jaxvae_md.coverage import CoverageModel, LocalRatio
 from jaxvae_md.descriptors import Standardizer
 from jaxvae_md.generate import Targets
 from jaxvae_md.learn.state import Dataset, State, Trial
+from jaxvae_md.simulate import Trajectory
 from jaxvae_md.structure import stack
 from tests import systems
 from tests.disk import file_size_limit
@@ -61,7 +62,8 @@ def test_a_checkpoint_gives_back_the_state(tmp_path):
 def test_a_checkpoint_keeps_parts_without_elements(tmp_path):
     # a simulation that blew up at once has no frames, and there may be no gap to fill
     targets = Targets(*(np.zeros((0, 3)),) * 2, *(np.zeros(0),) * 3)
-    nothing = TRAJ
+    frames, values = np.zeros((0, 5, 3)), np.zeros(0)
+    nothing = Trajectory(frames, frames, np.zeros((0, 3, 3)), values, values, np.array(2))
     curves = dict.fromkeys(("r", "rdf_unlearned", "rdf_learned", "rdf_reference"), np.ones(4))
     values = dict.fromkeys(("temperature", "energy_reference", "outside"), np.array(1.0))
     trial = Trial(unlearned=nothing, learned=nothing, reference=None, **curves, **values)

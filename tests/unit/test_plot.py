@@ -336,6 +336,8 @@ def test_a_simulation_names_its_means_its_lines_and_its_unit_of_time():
     assert dashed == [310.0, 1.0]
     low, high = by_title(figure, "Atoms outside").get_ylim()
     assert low == 0 and 5 < high < 10
+    everywhere = plot.simulation(time, *arrays[:2], np.ones(100))
+    assert "mean 100 %, at most 100 %" in texts(everywhere)
     long = plot.simulation(2 * time, *arrays)
     assert "time (ps)" in texts(long)
     np.testing.assert_allclose(long.axes[0].lines[0].get_xdata(), 2e-3 * time)
