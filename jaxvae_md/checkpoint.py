@@ -15,15 +15,14 @@ import typing
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 
 from jaxvae_md import atomic
-from jaxvae_md.errors import FileError, WriteError
+from jaxvae_md.errors import FileError, NewerFormatError, WriteError
 
 MANIFEST = "manifest.json"
 _FORMAT = 1
-_EMPTY = "shape_of_empty"
+_EMPTY, _LIKE = "shape_of_empty", "type_of_empty"
 
 
 class Checkpoint(NamedTuple):
@@ -108,7 +107,7 @@ def to_tree(value: Any) -> Any:
         return {f"item_{i}": to_tree(v) for i, v in enumerate(value)}
     value = np.asarray(value)
     # Orbax does not save arrays without elements
-    return value if value.size else {_EMPTY: np.array(value.shape)}
+    return value if value.size else {_EMPTY: np.array(value.shape), _LIKE: np.zeros(1, value.dtype)}
 
 
 def from_tree(kind: Any, tree: Any) -> Any:
@@ -119,7 +118,7 @@ def from_tree(kind: Any, tree: Any) -> Any:
     ```
     """
     if isinstance(tree, dict) and _EMPTY in tree:
-        return np.zeros(tree[_EMPTY])
+        return np.zeros(tree[_EMPTY], tree[_LIKE].dtype)
     if isinstance(kind, types.UnionType):
         kind = typing.get_args(kind)[0]
     if typing.get_origin(kind) is tuple and isinstance(tree, dict):
@@ -129,11 +128,15 @@ def from_tree(kind: Any, tree: Any) -> Any:
         hints = typing.get_type_hints(kind)
         absent = {name: None for name in kind._fields if name not in kind._field_defaults}
         return kind(**absent | {name: from_tree(hints[name], part) for name, part in tree.items()})
-    return tree
+    return (
+        {k: from_tree(None, part) for k, part in tree.items()} if isinstance(tree, dict) else tree
+    )
 
 
 def _check_room(temporary: Path, tree: dict[str, Any]) -> None:
     """Raises `OSError` on a full disk, where Orbax's threads would fail with words of their own."""
+    import jax
+
     temporary.mkdir()
     try:
         with open(temporary / "room", "wb") as file:
@@ -161,7 +164,7 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
         raise _damaged(folder, f"{MANIFEST} was altered after it was written")
     body = json.loads(text)
     if body["format"] > _FORMAT:
-        raise FileError(
+        raise NewerFormatError(
             f"written by a newer jaxvae_md (format {body['format']}, this one reads {_FORMAT})",
             file=folder,
             remedy="pip install --upgrade jaxvae_md",

@@ -83,12 +83,20 @@ class WriteError(RunError):
     """A file could not be written: the disk is full, say. What was there before is kept."""
 
 
+class SimulationError(RunError):
+    """A simulation blew up: continued, it would do so again at the same step."""
+
+
 class InputError(JaxvaeError, ValueError):
     """Bad input."""
 
 
 class FileError(InputError):
     """A file is missing, unreadable or empty."""
+
+
+class NewerFormatError(FileError):
+    """A file was written by a newer version of this package."""
 
 
 class LabelError(InputError):

@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from jaxvae_md import atomic
 from jaxvae_md._typing import Labeller, Params
-from jaxvae_md.errors import LabelError, OptionError
+from jaxvae_md.errors import LabelError, OptionError, WriteError
 from jaxvae_md.neighbors import neighbor_list
 from jaxvae_md.potentials.potential import Potential, energy_and_forces
 from jaxvae_md.potentials.stillinger_weber import stillinger_weber
@@ -163,6 +163,8 @@ def label(frames: Sequence[Atoms], labeller: Labeller, progress: bool = False) -
         try:
             energy, forces = labeller(atoms.copy())
             energy, forces = float(energy), np.asarray(forces, float)
+        except WriteError:
+            raise
         except Exception as error:
             raise LabelError(
                 f"the labeller raised {type(error).__name__}: {error}",

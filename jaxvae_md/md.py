@@ -25,7 +25,7 @@ from tqdm import tqdm
 
 from jaxvae_md import atomic, errors, growing, plot, run_folder, units
 from jaxvae_md._typing import Array
-from jaxvae_md.errors import GeometryError, OptionError, RunError
+from jaxvae_md.errors import GeometryError, OptionError, SimulationError
 from jaxvae_md.growing import Mark
 from jaxvae_md.io import check_frame, first_frame, frames_text
 from jaxvae_md.model import Model, load_model, save_model
@@ -77,15 +77,19 @@ class MDOptions:
     def __post_init__(self):
         if self.ensemble not in get_args(Ensemble):
             raise OptionError(f"ensemble is {self.ensemble!r}", remedy="give nve, nvt or npt")
-        for name in ("temperature", "steps", "time_step", "friction", "record_every"):
-            value = getattr(self, name)
-            if not (np.isfinite(value) and value > 0):
-                raise OptionError(f"{name} is {value}", remedy="give a positive number")
-        if not np.isfinite(self.pressure) or self.seed < 0:
-            raise OptionError(
-                f"pressure is {self.pressure}, seed is {self.seed}",
-                remedy="give a finite pressure and a seed that is not negative",
-            )
+        for name in ("steps", "record_every", "seed"):
+            value, least = getattr(self, name), 0 if name == "seed" else 1
+            if not isinstance(value, int) or isinstance(value, bool) or value < least:
+                raise OptionError(
+                    f"{name} is {value!r}", remedy=f"give a whole number, {least} or more"
+                )
+        for name in ("temperature", "time_step", "friction", "pressure"):
+            value, signed = getattr(self, name), name == "pressure"
+            number = isinstance(value, int | float) and np.isfinite(value)
+            if not number or (value <= 0 and not signed):
+                raise OptionError(
+                    f"{name} is {value!r}", remedy=f"give a {'' if signed else 'positive '}number"
+                )
         if self.steps % self.record_every:
             raise OptionError(
                 f"{self.steps} steps are no multiple of {self.record_every}, the steps from frame "
@@ -108,11 +112,18 @@ def new_md(
     ```
     """
     run_folder.check_free(Path(out))
+    from ase.data import atomic_masses
+
     check_frame(start, labelled=False)
     if start.constraints:
         raise OptionError(
             "the start has constraints, which this simulation does not know",
             remedy="remove them (move_mask in extended XYZ)",
+        )
+    if not np.allclose(start.get_masses(), atomic_masses[start.numbers], rtol=1e-3):
+        raise OptionError(
+            "the start has masses of its own, and the simulation takes the standard ones",
+            remedy="remove them (masses in extended XYZ)",
         )
     if options.ensemble == "npt" and not start.pbc.all():
         raise GeometryError(
@@ -230,6 +241,7 @@ class _Recorder:
     def __init__(self, model: Model, start: Atoms, options: MDOptions):
         self.model, self.options = model, options
         self._bare = start.copy()
+        self._bare.arrays.pop("masses", None)
         self._calculator = model.calculator()
         self._threshold = float(model.coverage.threshold)
 
@@ -305,8 +317,8 @@ def _params(model: Model) -> Any:
     return jax.tree.map(lambda leaf: jnp.asarray(leaf, float), model.params)
 
 
-def _failure(bits: int, step: int) -> RunError:
-    error = RunError(
+def _failure(bits: int, step: int) -> SimulationError:
+    return SimulationError(
         f"the simulation blew up after step {step}: a position is not finite, or the temperature "
         "ran away"
         if bits & errors.NOT_FINITE
@@ -314,7 +326,6 @@ def _failure(bits: int, step: int) -> RunError:
         remedy="start again from an earlier frame of trajectory.extxyz with a smaller --time-step, "
         "and see in it which atoms are outside the training data",
     )
-    return error
 
 
 def _finish(folder: RunFolder, recorder: _Recorder, finished: bool) -> dict[str, Any]:
@@ -337,13 +348,14 @@ def _finish(folder: RunFolder, recorder: _Recorder, finished: bool) -> dict[str,
     )
     save_figure(figure, folder.path / "md.png")
     total = column["total_energy_ev"] / num
+    drift = float(1e3 * (total[-1] - total[0]))
     summary = {
         "finished": finished,
         "steps": int(column["step"][-1]),
         "num_atoms": num,
         "temperature_k": float(column["temperature_k"][later].mean()),
         "potential_energy_ev_per_atom": float(column["potential_energy_ev"][later].mean() / num),
-        "energy_drift_mev_per_atom": float(1e3 * (total[-1] - total[0])),
+        "energy_drift_mev_per_atom": drift if options.ensemble == "nve" else None,
         "pressure_gpa": _finite_mean(column["pressure_gpa"][later]),
         "novelty_max": float(column["novelty_max"].max()),
         "novelty_threshold": float(coverage.threshold),

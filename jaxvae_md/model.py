@@ -21,7 +21,7 @@ from jaxvae_md.atomic import replacing
 from jaxvae_md.checkpoint import from_tree, to_tree
 from jaxvae_md.coverage import CoverageModel
 from jaxvae_md.descriptors import Standardizer
-from jaxvae_md.errors import FileError
+from jaxvae_md.errors import FileError, NewerFormatError
 from jaxvae_md.neighbors import NeighborList
 from jaxvae_md.options import as_plain, from_plain
 from jaxvae_md.potentials import Potential
@@ -169,7 +169,7 @@ def load_model(path: str | Path) -> Model:
             remedy="give a model.npz that jaxvae-md learn or fit wrote",
         ) from None
     if not known:
-        raise FileError(
+        raise NewerFormatError(
             f"written by jaxvae_md {header['jaxvae_md']} in format {header['format']}; this one "
             f"({version('jaxvae_md')}) reads up to {_FORMAT}",
             file=path,

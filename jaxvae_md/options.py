@@ -6,6 +6,8 @@ from dataclasses import asdict, fields
 from difflib import get_close_matches
 from typing import Any, TypeVar
 
+import numpy as np
+
 from jaxvae_md.errors import OptionError
 
 Options = TypeVar("Options")
@@ -18,7 +20,7 @@ def as_plain(options: Any) -> dict[str, Any]:
     yaml.safe_dump(as_plain(Config(seed=1)))
     ```
     """
-    return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(options).items()}
+    return {name: _plain(value) for name, value in asdict(options).items()}
 
 
 def from_plain(kind: type[Options], values: dict[str, Any]) -> Options:
@@ -37,3 +39,9 @@ def from_plain(kind: type[Options], values: dict[str, Any]) -> Options:
                 remedy=f"did you mean {close[0]}?" if close else f"known are {', '.join(known)}",
             )
     return kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return [_plain(part) for part in value]
+    return value.item() if isinstance(value, np.generic) else value

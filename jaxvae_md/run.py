@@ -24,6 +24,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -34,10 +35,10 @@ from jaxvae_md._typing import Labeller
 from jaxvae_md.checkpoint import from_tree, to_tree
 from jaxvae_md.errors import FileError, OptionError
 from jaxvae_md.label import check_same_reference, remembered
+from jaxvae_md.labelled import read_labelled
 from jaxvae_md.learn import FIT_STAGES, STAGES, Config, State, next_round, start, steps
 from jaxvae_md.learn.gaps import accepted_frames
 from jaxvae_md.learn.gaps import generate as generate_stage
-from jaxvae_md.learn.labelled import read_labelled
 from jaxvae_md.learn.loop import stage_key
 from jaxvae_md.learn.state import labelled_frames
 from jaxvae_md.model import Model, save_model
@@ -81,13 +82,23 @@ def new_run(
     """
     out = Path(out)
     run_folder.check_free(out)
-    if labeller is not None:
-        check_same_reference(frames, labeller, config.labeller)
+    _check_labeller(config, labeller)
     state, config = start(frames, config)
     options = {"data": data, **as_plain(config)}
     info = {"stage": "start", "records": [], "seconds": 0.0}
-    with run_folder.create(out, kind, options, to_tree(state), info) as folder:
-        return _proceed(folder, kind, config, state, info, labeller, progress)
+    with TemporaryDirectory() as memory:
+        if labeller is not None:
+            known = remembered(labeller, Path(memory) / LABELS)
+            check_same_reference(frames, known, config.labeller)
+
+        def fill(folder: Path) -> None:
+            if (Path(memory) / LABELS).exists():
+                shutil.copy(Path(memory) / LABELS, folder)
+
+        with run_folder.create(out, kind, options, to_tree(state), info, fill) as folder:
+            if labeller is not None:
+                labeller = remembered(labeller, folder.path / LABELS)
+            return _proceed(folder, config, state, info, labeller, progress)
 
 
 def resume(
@@ -120,18 +131,23 @@ def continue_in(
     """`resume` in a folder that is open already."""
     tree, info = folder.last()
     state, config = from_tree(State, tree), config_in(folder)
+    _check_labeller(config, labeller)
+    if labeller is not None:
+        labeller = remembered(labeller, folder.path / LABELS)
     if labelled is not None:
         if info["stage"] != "final" or folder.kind != "learn":
             raise OptionError(
                 "only a finished run of jaxvae-md learn takes labelled structures",
                 remedy=f"{folder.command} first",
             )
+        # what the labeller computed in the last round joins first
+        state, info = next_round(state), {**info, "stage": "start"}
         new = read_labelled(state, config, labelled, labeller)
         _keep_round(folder.path, int(state.round))
-        state, info = next_round(state._replace(labels=new)), {**info, "stage": "start"}
+        state = next_round(state._replace(labels=new))
         folder.commit("labelled", to_tree(state), info)
         _log.info("%d new labelled structures join the training data", len(new.energy))
-    return _proceed(folder, folder.kind, config, state, info, labeller, progress)
+    return _proceed(folder, config, state, info, labeller, progress)
 
 
 def config_in(folder: RunFolder) -> Config:
@@ -147,7 +163,7 @@ def finished_state(run: str | Path) -> tuple[State, Config]:
     state, config = finished_state("run")
     ```
     """
-    with run_folder.opened(run, "learn") as folder:
+    with run_folder.opened(run, "learn", read_only=True) as folder:
         tree, info = folder.last()
         if info["stage"] != "final":
             raise FileError("the run is not finished", file=run, remedy=f"{folder.command} first")
@@ -210,7 +226,6 @@ def model_of(state: State, config: Config, info: dict[str, Any] | None = None) -
 
 def _proceed(
     folder: RunFolder,
-    kind: str,
     config: Config,
     state: State,
     info: dict[str, Any],
@@ -218,9 +233,7 @@ def _proceed(
     progress: bool,
 ) -> dict[str, Any]:
     """Runs what remains of this round, and the rounds that are left."""
-    out, names = folder.path, _STAGES[kind]
-    if labeller is not None:
-        labeller = remembered(labeller, out / LABELS)
+    out, kind, names = folder.path, folder.kind, _STAGES[folder.kind]
     while True:
         done = 0 if info["stage"] == "start" else names.index(info["stage"]) + 1
         if done == len(names):
@@ -233,6 +246,16 @@ def _proceed(
     if not all((out / name).exists() for name in _outputs(kind, labeller)):
         _write_outputs(state, config, out, labeller, info["records"], kind)
     return info["records"][-1]
+
+
+def _check_labeller(config: Config, labeller: Labeller | None) -> None:
+    """The labeller itself cannot be known again, but that there is one can."""
+    if (labeller is None) != (config.labeller == "none"):
+        raise OptionError(
+            f"the run's labeller is {config.labeller}, and "
+            f"{'none' if labeller is None else 'one'} was given",
+            remedy="give the labeller that the options name",
+        )
 
 
 def _run_stages(

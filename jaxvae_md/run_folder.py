@@ -13,18 +13,28 @@ from __future__ import annotations
 import fcntl
 import logging
 import os
+import shlex
 import shutil
 import socket
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import yaml
 
 from jaxvae_md import atomic
 from jaxvae_md.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from jaxvae_md.errors import FileError, LockedError, OutputError, RunError
+from jaxvae_md.errors import (
+    FileError,
+    LockedError,
+    NewerFormatError,
+    OptionError,
+    OutputError,
+    RunError,
+    SimulationError,
+)
 
 CONFIG = "config.yaml"
 CHECKPOINTS = "checkpoints"
@@ -40,8 +50,10 @@ class RunFolder:
     `config` holds the options the run was started with.
     """
 
-    def __init__(self, path: Path, kinds: tuple[str, ...], config: dict[str, Any]):
-        self.path, self.config = path, config
+    def __init__(
+        self, path: Path, kinds: tuple[str, ...], config: dict[str, Any], read_only: bool = False
+    ):
+        self.path, self.config, self._read_only = path, config, read_only
         self._kinds, self._number = kinds, -1
         self._last: Checkpoint | None = None
 
@@ -53,16 +65,20 @@ class RunFolder:
     @property
     def command(self) -> str:
         """The command that continues the run."""
-        return f"jaxvae-md {self.kind} --resume {self.path}"
+        words = ["jaxvae-md", self.kind, "--resume", str(self.path)]
+        labeller = str(self.config.get("labeller", ""))
+        # code is only imported when it is named on the command line
+        words += ["--labeller", labeller] if ":" in labeller else []
+        return shlex.join(words)
 
     def commit(self, name: str, tree: dict[str, Any], info: dict[str, Any]) -> None:
         """Makes a finished step permanent: arrays and JSON, under the step's name.
 
         **Raises:** `WriteError`; the steps before are then still there.
         """
-        stamp = {"kind": self.kind, "config": self.config, "info": info}
+        stamp = {"kind": self.kind, "config": self.config, "info": info, "x64": _x64()}
         folder = self.path / CHECKPOINTS
-        save_checkpoint(folder / f"{self._number + 1:06d}_{name}", tree, stamp)
+        save_checkpoint(folder / f"{self._number + 1:0{_DIGITS}d}_{name}", tree, stamp)
         self._number += 1
         self._last = None
         self._prune()
@@ -83,11 +99,13 @@ class RunFolder:
         for folder in reversed(checkpoints):
             try:
                 tree, stamp = load_checkpoint(folder)
+            except NewerFormatError:
+                raise
             except FileError as error:
                 reason = error.message
             else:
                 self._check_same_run(stamp)
-                reason = usable(stamp["info"]) if usable else None
+                reason = usable(stamp["info"])
                 if reason is None:
                     self._number = int(folder.name[:_DIGITS])
                     self._last = Checkpoint(tree, stamp["info"])
@@ -103,6 +121,8 @@ class RunFolder:
 
     def _prune(self) -> None:
         """Removes checkpoints that are not needed any more, and what a kill left half written."""
+        if self._read_only:
+            return
         folder = self.path / CHECKPOINTS
         for old in (*_by_age(folder)[:-_KEPT], *folder.glob(".part-*")):
             shutil.rmtree(old, ignore_errors=True)
@@ -115,11 +135,19 @@ class RunFolder:
                 file=self.path,
                 remedy=f"jaxvae-md {kind} --resume {self.path} continues it",
             )
+        if stamp["x64"] != _x64():
+            raise OptionError(
+                f"the run computes in {'float64' if stamp['x64'] else 'float32'}, and this "
+                "process does not",
+                file=self.path,
+                remedy=f'jax.config.update("jax_enable_x64", {stamp["x64"]})',
+            )
         self._kinds, self.config = (kind,), stamp["config"]
         path = self.path / CONFIG
         if not path.exists():
-            _write_config(self.path, kind, self.config)
-        elif path.read_bytes() != _config_text(kind, self.config).encode():
+            if not self._read_only:
+                _write_config(self.path, kind, self.config)
+        elif _read_config(path) != self.config:
             raise FileError(
                 "the options were edited after the run began",
                 file=path,
@@ -132,6 +160,13 @@ def check_free(path: Path) -> None:
     """Raises `OutputError` when a folder cannot take a new run."""
     if path.exists() and not path.is_dir():
         raise OutputError("is a file", file=path, remedy="give a folder with --out")
+    target = path.resolve()
+    if target == Path.cwd() or target in Path.cwd().parents or os.path.ismount(target):
+        raise OutputError(
+            "a run replaces its folder, which the current one and mounted ones do not allow",
+            file=path,
+            remedy=f"give a new folder inside it: --out {path / 'run'}",
+        )
     if path.is_dir() and any(path.iterdir()):
         remedy = "give another folder with --out, or remove this one"
         if (path / CONFIG).is_file():
@@ -165,7 +200,8 @@ def create(
     """
     path = Path(path)
     check_free(path)
-    staging = path.with_name(f".new-{path.absolute().name}")
+    target = path.resolve()
+    staging = target.with_name(f".new-{target.name}")
     with atomic.writing(path):
         staging.mkdir(parents=True, exist_ok=True)
     with _locked(staging, path):
@@ -178,7 +214,7 @@ def create(
             folder.commit("start", tree, info)
             check_free(path)
             with atomic.writing(path):
-                os.rename(staging, path)
+                os.rename(staging, target)
         except BaseException:
             shutil.rmtree(staging, ignore_errors=True)
             raise
@@ -188,10 +224,11 @@ def create(
 
 
 @contextmanager
-def opened(path: str | Path, *kinds: str) -> Iterator[RunFolder]:
+def opened(path: str | Path, *kinds: str, read_only: bool = False) -> Iterator[RunFolder]:
     """The folder of an earlier run of one of these kinds, locked while the block runs.
 
-    **Raises:** `FileError` for what is no run, `LockedError` while another process works in it.
+    **Arguments:** `read_only` changes nothing in it, and lets others read too. **Raises:**
+    `FileError` for what is no run, `LockedError` while another process works in it.
 
     ```python
     with opened("run", "learn") as folder:
@@ -204,32 +241,58 @@ def opened(path: str | Path, *kinds: str) -> Iterator[RunFolder]:
         raise FileError("no such folder", file=path, remedy=remedy)
     if not (path / CHECKPOINTS).is_dir():
         raise FileError("the folder holds no run", file=path, remedy=remedy)
-    with _locked(path, path):
-        folder = RunFolder(path, kinds, {})
+    with _locked(path, path, shared=read_only):
+        folder = RunFolder(path, kinds, {}, read_only)
         with _resumable(folder):
             yield folder
 
 
 @contextmanager
-def _locked(folder: Path, path: Path) -> Iterator[None]:
+def _locked(folder: Path, path: Path, shared: bool = False) -> Iterator[None]:
     """Holds the folder's lock; `path` is what the user calls the folder."""
-    with atomic.writing(folder / LOCK):
-        file = open(folder / LOCK, "a+", encoding="utf-8")  # noqa: SIM115
-    with file:
+    lock = folder / LOCK
+    if shared and not lock.exists():
+        # a copy of a run, which nobody works in
+        yield
+        return
+    with atomic.writing(lock):
+        file = os.open(lock, os.O_RDONLY if shared else os.O_RDWR | os.O_CREAT, 0o666)
+    try:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
         except BlockingIOError:
-            file.seek(0)
+            owner = os.read(file, 200).decode(errors="replace").strip()
             raise LockedError(
-                f"{file.read().strip() or 'another process'} is working in this folder",
+                f"{owner or 'another process'} is working in this folder",
                 file=path,
                 remedy="wait until it is done, or stop it",
             ) from None
-        with atomic.writing(folder / LOCK):
-            file.truncate(0)
-            file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
-            file.flush()
+        except OSError as error:
+            raise OutputError(
+                f"cannot be locked ({error.strerror})",
+                file=path,
+                remedy="choose a folder on a file system that has locks",
+            ) from error
+        if not _is_open_file(lock, file):
+            raise LockedError(
+                "another process has just begun a run here", file=path, remedy="try again"
+            )
+        if not shared:
+            # who it is, for the message above; the lock holds without it
+            with suppress(OSError):
+                os.ftruncate(file, 0)
+                os.write(file, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
         yield
+    finally:
+        os.close(file)
+
+
+def _is_open_file(path: Path, file: int) -> bool:
+    """Whether the path still leads to the open file: it may have been moved or removed since."""
+    try:
+        return os.path.samestat(os.stat(path), os.fstat(file))
+    except FileNotFoundError:
+        return False
 
 
 @contextmanager
@@ -237,10 +300,13 @@ def _resumable(folder: RunFolder) -> Iterator[None]:
     """A run that fails or is interrupted says how to go on."""
     try:
         yield
+    except SimulationError:
+        raise
     except RunError as error:
         hint = f"what was finished is kept; {folder.command} continues"
         remedy = f"{error.remedy}; {hint}" if error.remedy else hint
-        raise type(error)(error.message, file=error.file, remedy=remedy) from error
+        where = {"file": error.file, "frame": error.frame, "atom": error.atom}
+        raise type(error)(error.message, **where, remedy=remedy) from error
     except KeyboardInterrupt as error:
         error.add_note(folder.command)
         raise
@@ -254,14 +320,24 @@ def _clear(folder: Path) -> None:
             old.unlink()
 
 
+def _x64() -> bool:
+    import jax
+
+    return jax.dtypes.canonicalize_dtype(np.float64) == np.float64
+
+
 def _by_age(folder: Path) -> list[Path]:
     return sorted(folder.glob(f"{'[0-9]' * _DIGITS}_*"))
 
 
-def _config_text(kind: str, config: dict[str, Any]) -> str:
-    head = f"# jaxvae-md {kind} --config {CONFIG} --out OTHER repeats this run\n"
-    return head + yaml.safe_dump(config, sort_keys=False)
-
-
 def _write_config(folder: Path, kind: str, config: dict[str, Any]) -> None:
-    atomic.write_text(folder / CONFIG, _config_text(kind, config))
+    head = f"# jaxvae-md {kind} ... --config {CONFIG} --out OTHER repeats this run\n"
+    atomic.write_text(folder / CONFIG, head + yaml.safe_dump(config, sort_keys=False))
+
+
+def _read_config(path: Path) -> Any:
+    """None for what is no YAML."""
+    try:
+        return yaml.safe_load(path.read_bytes())
+    except (OSError, ValueError, yaml.YAMLError):
+        return None

@@ -20,7 +20,7 @@ _QUICK: dict[str, Any] = {
 }
 
 
-def gathered(config: Path | None, quick: bool, **given: Any) -> dict[str, Any]:
+def gathered(config: Path | None, quick: bool = False, **given: Any) -> dict[str, Any]:
     """Options of `--quick`, then of the file, then those given (what is not None) win.
 
     **Raises:** `FileError`; `OptionError` when the file names code that the command line does not.
@@ -29,7 +29,7 @@ def gathered(config: Path | None, quick: bool, **given: Any) -> dict[str, Any]:
     if config is not None:
         options |= _read(config)
         name = options.get("labeller", "")
-        if ":" in str(name) and given.get("labeller") != name:
+        if ":" in str(name) and given.get("labeller") is None:
             raise OptionError(
                 f"the labeller is {name}; code is only imported when you name it yourself",
                 file=config,

@@ -30,7 +30,9 @@ def learn(
             help="Frames with energy and forces (extxyz); by default embedded silicon.",
         ),
     ] = None,
-    out: Annotated[Path, typer.Option(help="Folder of the run.")] = Path("jaxvae-md-run"),
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of the run; by default jaxvae-md-run.")
+    ] = None,
     labeller: Labeller = None,
     rounds: Annotated[
         int | None,
@@ -68,14 +70,15 @@ def learn(
 
     def work(progress: bool) -> Result:
         if resume is not None:
-            refuse_with_resume(data, rounds, seed, config, quick or None)
+            refuse_with_resume(data, out, rounds, seed, config, quick or None)
             final = _resume(resume, "learn", labeller, labelled, progress)
             return final, _learned(final, resume)
         if labelled is not None:
             raise OptionError("--labelled needs --resume", remedy="name the run with --resume DIR")
         options = gathered(config, quick, seed=seed, labeller=labeller, num_rounds=rounds)
-        final = _new_run("learn", data, out, options, labeller, progress)
-        return final, _learned(final, out)
+        folder = out or Path("jaxvae-md-run")
+        final = _new_run("learn", data, folder, options, progress)
+        return final, _learned(final, folder)
 
     reported(work, as_json, quiet, debug)
 
@@ -114,7 +117,7 @@ def fit(
 
     def work(progress: bool) -> Result:
         if resume is not None:
-            refuse_with_resume(data, potential, seed, config, quick or None)
+            refuse_with_resume(data, out, potential, seed, config, quick or None)
             final = _resume(resume, "fit", None, None, progress)
             return final, _fitted(final, resume)
         options = gathered(config, quick, seed=seed, potential=potential, labeller="none")
@@ -122,7 +125,7 @@ def fit(
         if source is None:
             raise OptionError("no data", remedy="name the file: jaxvae-md fit DATA.extxyz")
         folder = out or Path(f"fit-of-{stem(Path(source))}")
-        final = _new_run("fit", data, folder, options, None, progress)
+        final = _new_run("fit", data, folder, options, progress)
         return final, _fitted(final, folder)
 
     reported(work, as_json, quiet, debug)
@@ -133,7 +136,6 @@ def _new_run(
     data: Path | None,
     out: Path,
     options: dict[str, Any],
-    labeller: str | None,
     progress: bool,
 ) -> dict[str, Any]:
     from jaxvae_md.io import read_frames

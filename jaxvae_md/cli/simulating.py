@@ -7,9 +7,10 @@ from typing import Annotated, Any
 
 import typer
 
-from jaxvae_md.cli.arguments import Debug, Json, Quiet, Resume, Seed, stem
+from jaxvae_md.cli.arguments import ConfigFile, Debug, Json, Quiet, Resume, Seed, stem
+from jaxvae_md.cli.config_file import gathered
 from jaxvae_md.cli.outcome import Result, configure_jax, refuse_with_resume, reported
-from jaxvae_md.errors import InputError, OptionError
+from jaxvae_md.errors import InputError, OptionError, OutputError
 
 
 def md(
@@ -37,6 +38,7 @@ def md(
         Path | None, typer.Option(help="Folder of the simulation; by default md-of-START.")
     ] = None,
     seed: Seed = None,
+    config: ConfigFile = None,
     resume: Resume = None,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -52,6 +54,8 @@ def md(
 
       jaxvae-md md jaxvae-md-run start.extxyz --ensemble npt --pressure 1
 
+      jaxvae-md md jaxvae-md-run start.extxyz --config md-of-start/config.yaml --out again
+
       jaxvae-md md --resume md-of-start
     """
     given = {
@@ -63,18 +67,17 @@ def md(
         "record_every": record_every,
         "seed": seed,
     }
-    given = {name: value for name, value in given.items() if value is not None}
 
     def work(progress: bool) -> Result:
         if resume is not None:
-            refuse_with_resume(model, start, *given.values())
+            refuse_with_resume(model, start, config, out, *given.values())
             return _resume_md(resume, progress)
         if model is None or start is None:
             raise OptionError(
                 "RUN and START are needed", remedy="jaxvae-md md RUN START.extxyz, or --resume DIR"
             )
         folder = out or Path(f"md-of-{stem(start)}")
-        return _new_md(model, start, given, folder, progress)
+        return _new_md(model, start, gathered(config, **given), folder, progress)
 
     reported(work, as_json, quiet, debug)
 
@@ -88,10 +91,13 @@ def _new_md(model: Path, start: Path, options: dict[str, Any], out: Path, progre
     configure_jax()
     from jaxvae_md.md import MDOptions, new_md
     from jaxvae_md.model import load_model
+    from jaxvae_md.options import from_plain
 
-    loaded, settings = load_model(model), MDOptions(**options)
+    loaded, settings = load_model(model), from_plain(MDOptions, options)
     try:
         summary = new_md(loaded, frames[-1], settings, out, progress)
+    except OutputError:
+        raise
     except InputError as error:
         raise error.at(file=start, frame=len(frames) - 1) from error
     return summary, _simulated(summary, out)

@@ -31,8 +31,9 @@ class PotentialCalculator(Calculator):
     | stress | eV / angstrom^3, Voigt, tension positive; only for a cell of three vectors |
     | novelty | one number an atom, as `novelty_fn` has it |
 
-    What is not asked for is not computed. Results depend on the atoms alone, to the last bit, not
-    on what was computed before. Setting `params` forgets what was computed.
+    What is not asked for is not computed. Results depend on the atoms alone, not on what was
+    computed before; the energy only to rounding, which comes from another program when it is
+    asked for alone. Setting `params` forgets what was computed.
 
     **Arguments:** `novelty_fn(structure, neighbors) -> [n]`, traceable by JAX, with a list that
     reaches `novelty_cutoff` (angstrom). **Raises:** `SpeciesError` and `GeometryError`, naming the

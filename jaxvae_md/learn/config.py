@@ -145,7 +145,7 @@ def resolve(config: Config, frames: Sequence[Atoms], train: Sequence[int] | np.n
     config = resolve(Config(seed=1), frames, train=range(len(frames)))
     ```
     """
-    _check_fits(config, frames)
+    _check_fits(config, frames, train)
     labels = tuple(sorted({label_of(atoms) for atoms in frames}))
     nearest = config.nearest_distance or nearest_distance([frames[i] for i in train])
     start, reference, kelvin = _trial(frames, train)
@@ -161,14 +161,15 @@ def resolve(config: Config, frames: Sequence[Atoms], train: Sequence[int] | np.n
     )
 
 
-def _check_fits(config: Config, frames: Sequence[Atoms]) -> None:
-    """Options that were resolved with other data are refused."""
-    numbers = [i for i in (config.trial_start, *config.trial_reference) if i is not None]
-    if config.species not in ((), species_table(frames)) or max(numbers, default=0) >= len(frames):
+def _check_fits(config: Config, frames: Sequence[Atoms], train: Sequence[int] | np.ndarray) -> None:
+    """Options that name other elements, or held-out frames for the trial, are refused."""
+    numbers = {i for i in (config.trial_start, *config.trial_reference) if i is not None}
+    if config.species not in ((), species_table(frames)) or not numbers <= {int(i) for i in train}:
         raise OptionError(
-            f"the options were resolved with other data (of {', '.join(config.species)})",
+            f"the options were resolved with other data (of {', '.join(config.species)}) or "
+            "another seed",
             remedy="remove species, labels, cutoff, nearest_distance, trial_start and "
-            "trial_reference from the options, or give the data they were made with",
+            "trial_reference from the options, or give the data and seed they were made with",
         )
 
 

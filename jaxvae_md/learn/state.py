@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import jax
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from jaxvae_md._typing import Params
 from jaxvae_md.batching import Batch, batches
@@ -51,7 +51,7 @@ class Generated(NamedTuple):
     """shortest pair distance over its lower limit"""
     error: Int[np.ndarray, " g"]
     """error bits of the realisation"""
-    accepted: Float[np.ndarray, " g"]
+    accepted: Bool[np.ndarray, " g"]
 
 
 class Trial(NamedTuple):

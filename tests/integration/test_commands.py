@@ -121,6 +121,17 @@ def test_md_with_a_run_and_with_a_model_file(here, tmp_path):
     assert "outside the training data" in done.stdout
 
 
+def test_the_options_of_an_md_repeat_it_with_others(here, tmp_path):
+    command = ["md", here / "fitted", here / "si.extxyz", "--config", here / "md" / "config.yaml"]
+    done = jaxvae_md(*command, "--steps", 40, "--out", "again", "--json", cwd=tmp_path)
+    assert json.loads(done.stdout)["steps"] == 40, done.stderr
+    ours, theirs = (path / "thermo.csv" for path in (tmp_path / "again", here / "md"))
+    assert ours.read_text().splitlines()[:4] == theirs.read_text().splitlines()[:4]
+    (tmp_path / "wrong.yaml").write_text("stepz: 40")
+    command[-1] = tmp_path / "wrong.yaml"
+    assert_refused(*command, cwd=tmp_path, words="unknown option 'stepz'")
+
+
 def test_a_model_of_a_run_works_in_ase(here):
     atoms = bulk("Si", cubic=True)
     atoms.rattle(0.02, seed=3)
@@ -160,6 +171,23 @@ def test_labelled_structures_join_the_data_and_another_round_begins(here, tmp_pa
     assert_refused(*again, cwd=tmp_path, words="among the run's data already")
 
 
+@pytest.mark.slow
+def test_labelled_structures_join_those_that_the_labeller_labelled(here, tmp_path):
+    shutil.copytree(here / "run", tmp_path / "run")
+    new = bulk("Si", cubic=True)
+    new.rattle(0.07, seed=99)
+    new.info["label"] = "crystal"
+    mine = label([new], get_labeller("sw"))
+    ase.io.write(tmp_path / "mine.extxyz", mine, format="extxyz")
+    done = jaxvae_md("learn", "--resume", "run", "--labelled", "mine.extxyz", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    records = metrics(tmp_path / "run")
+    (generated,) = [r["num_labelled"] for r in records if (r["stage"], r["round"]) == ("label", 0)]
+    (frames,) = [r["num_frames"] for r in records if (r["stage"], r["round"]) == ("describe", 1)]
+    assert generated > 0
+    assert frames == 16 + generated + 1
+
+
 def test_labelled_structures_that_do_not_fit_are_refused(here, tmp_path):
     ase.io.write(tmp_path / "bare.extxyz", bulk("Si"), format="extxyz")
     ge = label([bulk("Si")], get_labeller("sw"))[0]
@@ -191,7 +219,8 @@ def test_rounds_with_a_labeller_follow_each_other(here, tmp_path):
     assert (tmp_path / "jaxvae-md-run" / "round_0" / "model.npz").is_file()
     lines = (tmp_path / "jaxvae-md-run" / "labels.jsonl").read_text().splitlines()
     labelled = sum(r["num_labelled"] for r in records if r["stage"] == "label")
-    assert len(lines) == labelled
+    # the frames whose labels were compared with the labeller's come first
+    assert len(lines) == 16 + labelled
 
 
 BAD_CONFIGS = {
@@ -215,6 +244,12 @@ def test_a_bad_config_is_refused_before_anything_is_written(here, tmp_path, text
     before = set(os.listdir(tmp_path))
     assert_refused("learn", "--config", "options.yaml", cwd=tmp_path, words=words)
     assert set(os.listdir(tmp_path)) == before
+
+
+def test_resolved_options_of_another_seed_are_refused(here, tmp_path):
+    command = ["learn", "--config", here / "run" / "config.yaml", "--seed", 3]
+    assert_refused(*command, cwd=tmp_path, words="another seed")
+    assert not os.listdir(tmp_path)
 
 
 def test_an_error_as_json_says_where(here, tmp_path):
@@ -244,6 +279,7 @@ REFUSED = {
     "md resumed with options": (["md", "--resume", "md", "--steps", "9"], "own data and options"),
     "fit without data": (["fit"], "no data"),
     "fit potential": (["fit", "si.extxyz", "--potential", "eam"], "potential is 'eam'"),
+    "resumed elsewhere": (["learn", "--resume", "run", "--out", "x"], "own data and options"),
     "resumed with options": (["learn", "--resume", "run", "--seed", "1"], "own data and options"),
     "another labeller": (["learn", "--resume", "run", "--labeller", "none"], "labeller is sw"),
 }

@@ -146,6 +146,17 @@ def test_a_damaged_checkpoint_is_passed_over(finished, tmp_path):
     assert without_time(resume(folder, get_labeller("sw"))) == without_time(finished[1])
 
 
+def test_a_run_keeps_to_having_a_labeller(finished, tmp_path):
+    folder = copied(finished, tmp_path)
+    with pytest.raises(errors.OptionError, match="labeller is sw, and none was given"):
+        resume(folder, None)
+    with pytest.raises(errors.OptionError, match="labeller is none, and one was given"):
+        new_run(
+            small_silicon(), replace(TINY, labeller="none"), tmp_path / "new", get_labeller("sw")
+        )
+    assert not (tmp_path / "new").exists()
+
+
 def test_a_run_without_a_whole_checkpoint_cannot_resume(finished, tmp_path):
     folder = copied(finished, tmp_path)
     for checkpoint in (folder / "checkpoints").iterdir():

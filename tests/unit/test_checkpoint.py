@@ -72,6 +72,12 @@ def test_a_checkpoint_keeps_parts_without_elements(tmp_path):
     assert_same(from_tree(State, load_checkpoint(tmp_path / "checkpoint").tree), state)
 
 
+@pytest.mark.parametrize("kind", [np.int32, np.bool_, np.float32])
+def test_arrays_without_elements_keep_their_type(kind):
+    back = from_tree(None, to_tree({"a": np.zeros((0, 3), kind)}))["a"]
+    assert back.shape == (0, 3) and back.dtype == kind
+
+
 def test_saving_a_checkpoint_again_replaces_it(tmp_path):
     for value in (1.0, 2.0):
         save_checkpoint(tmp_path / "checkpoint", {"a": np.full(3, value)})

@@ -312,4 +312,4 @@ def test_what_is_no_label_is_not_remembered(tmp_path):
 
 def test_labels_that_cannot_be_written_are_an_error(tmp_path):
     with file_size_limit(100), pytest.raises(WriteError):
-        remembered(awkward, tmp_path / "labels.jsonl")(bulk("Si"))
+        label(several(), remembered(awkward, tmp_path / "labels.jsonl"))

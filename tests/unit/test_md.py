@@ -212,7 +212,14 @@ def foreign() -> Atoms:
     return start
 
 
+def isotope() -> Atoms:
+    start = frames()[0]
+    start.set_masses([30.0] * 8)
+    return start
+
+
 BAD_STARTS = {
+    "masses": (isotope, "nvt", errors.OptionError, "masses of its own"),
     "constraints": (fixed, "nvt", errors.OptionError, "constraints"),
     "element": (foreign, "nvt", errors.SpeciesError, "atom 3: Ge"),
     "npt molecule": (lambda: Atoms("Si2", [[0, 0, 0], [2.3, 0, 0]]), "npt", None, "periodic"),
@@ -244,6 +251,9 @@ def test_a_bad_start_is_refused_before_anything_is_written(
         {"pressure": float("inf")},
         {"record_every": 0},
         {"seed": -1},
+        {"seed": True},
+        {"steps": 50.0},
+        {"friction": "lots"},
     ],
 )
 def test_wrong_options_are_refused_by_name(wrong):

@@ -5,10 +5,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 
 from jaxvae_md import errors, run_folder
+from tests.disk import file_size_limit
 
 CONFIG = {"seed": 0, "names": ["a", "b"], "share": 0.1, "nothing": None}
 
@@ -123,9 +125,78 @@ def test_edited_options_are_refused_and_missing_ones_restored(tmp_path):
         with pytest.raises(errors.FileError, match="options were edited") as caught:
             last(tmp_path / "run")
         assert caught.value.file == path
+    path.write_text("# options are what counts\n" + whole)
+    assert last(tmp_path / "run")[0] == 1
     path.unlink()
     assert last(tmp_path / "run")[0] == 1
     assert path.read_text() == whole
+
+
+def test_a_folder_in_another_precision_is_refused(tmp_path):
+    steps(tmp_path / "run", 1)
+    with jax.enable_x64(False), pytest.raises(errors.OptionError, match="float64") as caught:
+        last(tmp_path / "run")
+    assert "jax_enable_x64" in caught.value.remedy
+
+
+def test_a_failure_keeps_what_it_knows_and_says_how_to_go_on(tmp_path):
+    def fail(kind):
+        with run_folder.opened(tmp_path / "my run", "md") as folder:
+            folder.last()
+            raise kind("no", frame=3, atom=7, remedy="do this")
+
+    config = {"labeller": "my_dft:label"}
+    with run_folder.create(tmp_path / "my run", "md", config, {"a": np.zeros(1)}, {}):
+        pass
+    with pytest.raises(errors.RunError) as caught:
+        fail(errors.RunError)
+    assert (caught.value.frame, caught.value.atom) == (3, 7)
+    words = f"jaxvae-md md --resume '{tmp_path / 'my run'}' --labeller my_dft:label continues"
+    assert words in caught.value.remedy
+    with pytest.raises(errors.SimulationError) as caught:
+        fail(errors.SimulationError)
+    assert caught.value.remedy == "do this"
+
+
+def test_several_may_read_a_run_and_change_nothing(tmp_path):
+    steps(tmp_path / "run", 2)
+    (tmp_path / "run" / "config.yaml").unlink()
+    before = sorted(tmp_path.rglob("*"))
+    with run_folder.opened(tmp_path / "run", "learn", read_only=True) as one:
+        with run_folder.opened(tmp_path / "run", "learn", read_only=True) as other:
+            assert one.last().info == other.last().info
+        with (
+            pytest.raises(errors.LockedError, match="working"),
+            run_folder.opened(tmp_path / "run", "learn"),
+        ):
+            pass
+    assert sorted(tmp_path.rglob("*")) == before
+    (tmp_path / "run" / ".lock").unlink()
+    with run_folder.opened(tmp_path / "run", "learn", read_only=True) as one:
+        assert one.last()
+
+
+def test_an_empty_folder_may_be_a_link_but_not_the_current_one(tmp_path, monkeypatch):
+    (tmp_path / "scratch").mkdir()
+    (tmp_path / "run").symlink_to(tmp_path / "scratch")
+    steps(tmp_path / "run", 1)
+    assert (tmp_path / "scratch" / "config.yaml").is_file()
+    assert (tmp_path / "run").is_symlink()
+    (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path / "empty")
+    with pytest.raises(errors.OutputError, match="current one") as caught:
+        run_folder.check_free(Path("."))
+    assert "--out run" in caught.value.remedy
+
+
+def test_a_full_disk_keeps_the_last_step_and_the_lock(tmp_path):
+    steps(tmp_path / "run", 1)
+    with run_folder.opened(tmp_path / "run", "learn") as folder:
+        folder.last()
+        with file_size_limit(0), pytest.raises(errors.WriteError):
+            folder.commit("step2", {"n": np.array(2)}, {"n": 2})
+    with file_size_limit(0):
+        assert last(tmp_path / "run")[0] == 1
 
 
 def test_a_folder_that_is_not_free_is_left_alone(tmp_path):
