@@ -246,12 +246,6 @@ def test_a_bad_config_is_refused_before_anything_is_written(here, tmp_path, text
     assert set(os.listdir(tmp_path)) == before
 
 
-def test_resolved_options_of_another_seed_are_refused(here, tmp_path):
-    command = ["learn", "--config", here / "run" / "config.yaml", "--seed", 3]
-    assert_refused(*command, cwd=tmp_path, words="another seed")
-    assert not os.listdir(tmp_path)
-
-
 def test_an_error_as_json_says_where(here, tmp_path):
     frames = small_silicon()[:3]
     frames[1].positions[4] = frames[1].positions[5]
