@@ -61,11 +61,15 @@ class JaxvaeError(Exception):
         super().__init__(f"{text}\n  remedy: {remedy}" if remedy else text)
 
     def at(self, *, file: Any = None, frame: int | None = None) -> Self:
-        """The same error with more said about where it is; what it knew itself stays."""
+        """The same error with more said about where it is; what it knew itself stays.
+
+        An error that knows its file is not about a frame of another one.
+        """
+        frame = frame if self.frame is None and self.file is None else self.frame
         return type(self)(
             self.message,
             file=file if self.file is None else self.file,
-            frame=frame if self.frame is None else self.frame,
+            frame=frame,
             atom=self.atom,
             remedy=self.remedy,
         )

@@ -10,7 +10,7 @@ import typer
 from jaxvae_md.cli.arguments import ConfigFile, Debug, Json, Quiet, Resume, Seed, stem
 from jaxvae_md.cli.config_file import gathered
 from jaxvae_md.cli.outcome import Result, configure_jax, refuse_with_resume, reported
-from jaxvae_md.errors import InputError, OptionError, OutputError
+from jaxvae_md.errors import InputError, OptionError
 
 
 def md(
@@ -96,8 +96,6 @@ def _new_md(model: Path, start: Path, options: dict[str, Any], out: Path, progre
     loaded, settings = load_model(model), from_plain(MDOptions, options)
     try:
         summary = new_md(loaded, frames[-1], settings, out, progress)
-    except OutputError:
-        raise
     except InputError as error:
         raise error.at(file=start, frame=len(frames) - 1) from error
     return summary, _simulated(summary, out)

@@ -155,6 +155,11 @@ def test_an_error_that_is_told_where_it_is_keeps_what_it_knew():
     assert str(told) == "file a.extxyz, frame 3, atom 5: no energy\n  remedy: add it"
 
 
+def test_an_error_that_knows_its_file_is_not_about_a_frame_of_another():
+    told = errors.LockedError("is at work", file="run").at(file="a.extxyz", frame=9)
+    assert str(told) == "file run: is at work"
+
+
 def test_an_interrupted_write_leaves_the_old_file_and_no_part_of_the_new(tmp_path):
     path = tmp_path / "frames.extxyz"
     io.write_frames(path, [silicon()])
