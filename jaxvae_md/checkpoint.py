@@ -128,9 +128,9 @@ def from_tree(kind: Any, tree: Any) -> Any:
         hints = typing.get_type_hints(kind)
         absent = {name: None for name in kind._fields if name not in kind._field_defaults}
         return kind(**absent | {name: from_tree(hints[name], part) for name, part in tree.items()})
-    return (
-        {k: from_tree(None, part) for k, part in tree.items()} if isinstance(tree, dict) else tree
-    )
+    if isinstance(tree, dict):
+        return {name: from_tree(None, part) for name, part in tree.items()}
+    return tree
 
 
 def _check_room(temporary: Path, tree: dict[str, Any]) -> None:

@@ -14,7 +14,7 @@ from jaxvae_md.errors import InputError, LabelError
 from jaxvae_md.label import check_same_reference
 from jaxvae_md.learn.config import Config, label_of
 from jaxvae_md.learn.state import Dataset, State, frame, to_dataset
-from jaxvae_md.structure import from_atoms
+from jaxvae_md.structure import Structure, from_atoms
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -38,11 +38,11 @@ def read_labelled(
     new, kinds = [], []
     for number, atoms in enumerate(frames):
         try:
-            from_atoms(atoms, config.species)
+            structure = from_atoms(atoms, config.species)
             kind = _kind_of(state, config, atoms)
         except InputError as error:
             raise error.at(file=path, frame=number) from None
-        if not _is_known(state, config, atoms):
+        if not _is_known(state, structure):
             new.append(atoms)
             kinds.append(kind)
     if not new:
@@ -74,11 +74,11 @@ def _kind_of(state: State, config: Config, atoms: Atoms) -> int:
     )
 
 
-def _is_known(state: State, config: Config, atoms: Atoms) -> bool:
+def _is_known(state: State, new: Structure) -> bool:
     """Whether the training data hold the structure, to the digits of a file."""
-    for number in np.nonzero(np.asarray(state.data.structure.mask).sum(axis=1) == len(atoms))[0]:
+    sizes = np.asarray(state.data.structure.mask).sum(axis=1)
+    for number in np.nonzero(sizes == len(new.position))[0]:
         known = frame(state.data.structure, int(number))
-        new = from_atoms(atoms, config.species)
         same_species = np.array_equal(known.species, new.species)
         if same_species and np.allclose(known.cell, new.cell, atol=1e-4):
             apart = (known.position - new.position) @ np.linalg.inv(known.cell)

@@ -28,7 +28,7 @@ from jaxvae_md._typing import Array
 from jaxvae_md.errors import GeometryError, OptionError, SimulationError
 from jaxvae_md.growing import Mark
 from jaxvae_md.io import check_frame, first_frame, frames_text
-from jaxvae_md.model import Model, load_model, save_model
+from jaxvae_md.model import MODEL, Model, load_model, save_model
 from jaxvae_md.options import as_plain, from_plain
 from jaxvae_md.report import save_figure
 from jaxvae_md.run_folder import RunFolder
@@ -42,13 +42,14 @@ from jaxvae_md.simulate import (
     nve,
     nvt_langevin,
 )
+from jaxvae_md.simulate.engine import masses
 from jaxvae_md.structure import from_atoms
 
 if TYPE_CHECKING:
     from ase import Atoms
 
 Ensemble = Literal["nve", "nvt", "npt"]
-MODEL, TRAJECTORY, THERMO = "model.npz", "trajectory.extxyz", "thermo.csv"
+TRAJECTORY, THERMO = "trajectory.extxyz", "thermo.csv"
 _COLUMNS = (
     "step", "time_fs", "temperature_k", "potential_energy_ev", "kinetic_energy_ev",
     "total_energy_ev", "pressure_gpa", "volume_a3", "novelty_max", "outside",
@@ -112,18 +113,11 @@ def new_md(
     ```
     """
     run_folder.check_free(Path(out))
-    from ase.data import atomic_masses
-
     check_frame(start, labelled=False)
     if start.constraints:
         raise OptionError(
             "the start has constraints, which this simulation does not know",
             remedy="remove them (move_mask in extended XYZ)",
-        )
-    if not np.allclose(start.get_masses(), atomic_masses[start.numbers], rtol=1e-3):
-        raise OptionError(
-            "the start has masses of its own, and the simulation takes the standard ones",
-            remedy="remove them (masses in extended XYZ)",
         )
     if options.ensemble == "npt" and not start.pbc.all():
         raise GeometryError(
@@ -131,6 +125,11 @@ def new_md(
             remedy="use nvt, or a periodic cell",
         )
     structure = from_atoms(start, model.species)
+    if not np.allclose(start.get_masses(), masses(model.species)[structure.species], rtol=1e-3):
+        raise OptionError(
+            "the start has masses of its own, and the simulation takes the standard ones",
+            remedy="remove them (masses in extended XYZ)",
+        )
     simulator = _simulator(model, options)
     momenta = start.get_momenta()
     state = begin(

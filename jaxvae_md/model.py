@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
     from jaxvae_md.interop import PotentialCalculator
 
+MODEL = "model.npz"
+"""name of the file in the folder of a run"""
 _FORMAT = 1
 _HEADER = "header"
 
@@ -148,10 +150,10 @@ def load_model(path: str | Path) -> Model:
     """
     path = Path(path)
     if path.is_dir():
-        path = path / "model.npz"
+        path = path / MODEL
         if not path.is_file():
             raise FileError(
-                "the folder holds no model.npz",
+                f"the folder holds no {MODEL}",
                 file=path.parent,
                 remedy="give the folder of a finished run of jaxvae-md learn or fit",
             )

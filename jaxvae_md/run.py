@@ -41,7 +41,7 @@ from jaxvae_md.learn.gaps import accepted_frames
 from jaxvae_md.learn.gaps import generate as generate_stage
 from jaxvae_md.learn.loop import stage_key
 from jaxvae_md.learn.state import labelled_frames
-from jaxvae_md.model import Model, save_model
+from jaxvae_md.model import MODEL, Model, save_model
 from jaxvae_md.options import as_plain, from_plain
 from jaxvae_md.run_folder import RunFolder
 from jaxvae_md.summary import write_summary
@@ -51,7 +51,6 @@ if TYPE_CHECKING:
 
 METRICS = "metrics.jsonl"
 LABELS = "labels.jsonl"
-MODEL = "model.npz"
 GENERATED, TO_LABEL = "generated.extxyz", "to_label.extxyz"
 _OF_A_ROUND = (GENERATED, TO_LABEL, MODEL, "report.html", "figures")
 _STAGES = {"learn": STAGES, "fit": FIT_STAGES}
