@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib
 import json
@@ -9,7 +10,7 @@ import logging
 import os
 import sys
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -74,8 +75,11 @@ def get_labeller(name: str) -> Labeller | None:
         sys.path.insert(0, here)
     try:
         labeller: Labeller = getattr(importlib.import_module(module), function)
-    except Exception as error:  # a module may raise anything while it is imported
-        raise OptionError(f"labeller {name!r} cannot be imported: {error}", remedy=remedy) from None
+    except (Exception, SystemExit) as error:  # a module may raise anything when it is imported
+        reason = f"{type(error).__name__}: {error}"
+        raise OptionError(
+            f"labeller {name!r} cannot be imported ({reason})", remedy=remedy
+        ) from None
     if not callable(labeller):
         raise OptionError(f"labeller {name!r} is not a function", remedy=remedy)
     return labeller
@@ -85,56 +89,51 @@ def remembered(labeller: Labeller, path: str | Path) -> Labeller:
     """The labeller with a memory on disk: no structure is ever computed twice.
 
     Each label is one line of JSON, written when it is known; a line that was torn by a kill or
-    altered is passed over, and its structure computed again.
+    altered is taken out, and its structure computed again.
 
     ```python
     labeller = remembered(get_labeller("my_dft:label"), "labels.jsonl")
     ```
     """
     path = Path(path)
-    known = dict(_stored_labels(path))
+    known = _stored_labels(path)
 
     def remember(atoms: Atoms) -> tuple[float, np.ndarray]:
         name = _fingerprint(atoms)
         if name not in known:
-            energy, forces = labeller(atoms)
-            energy, forces = float(energy), np.asarray(forces, float)
-            # what cannot be a label is not kept
-            if forces.shape == (len(atoms), 3) and np.isfinite([energy, *forces.flat]).all():
-                _store_label(path, name, energy, forces)
-            known[name] = energy, forces
+            known[name] = _asked(labeller, atoms)
+            _store_label(path, name, *known[name])
         return known[name]
 
     return remember
 
 
-def _stored_labels(path: Path) -> Iterator[tuple[str, tuple[float, np.ndarray]]]:
+def _stored_labels(path: Path) -> dict[str, tuple[float, np.ndarray]]:
+    """The labels of whole lines; the others are taken out of the file."""
     if not path.exists():
-        return
-    # what has no line end was torn by a kill
-    for number, line in enumerate(path.read_bytes().split(b"\n")[:-1]):
+        return {}
+    known, whole = {}, []
+    lines = path.read_bytes().splitlines(keepends=True)
+    for number, line in enumerate(lines):
         checksum, _, text = line.partition(b" ")
         try:
-            if int(checksum, 16) != zlib.crc32(text):
+            if not line.endswith(b"\n") or int(checksum, 16) != zlib.crc32(text[:-1]):
                 raise ValueError("checksum")
             entry = json.loads(text)
         except ValueError:
             _log.warning("%s, line %d: damaged; its structure is labelled again", path, number + 1)
         else:
-            yield entry["structure"], (entry["energy"], np.array(entry["forces"]))
+            whole.append(line)
+            known[entry["structure"]] = (entry["energy"], np.array(entry["forces"]))
+    if whole != lines:
+        atomic.write_bytes(path, b"".join(whole))
+    return known
 
 
 def _store_label(path: Path, name: str, energy: float, forces: np.ndarray) -> None:
     entry = {"structure": name, "energy": energy, "forces": forces.tolist()}
     text = json.dumps(entry, allow_nan=False).encode()
-    with atomic.writing(path), open(path, "ab+") as file:
-        size = file.tell()
-        if size:
-            file.seek(size - 1)
-            if file.read(1) != b"\n":
-                # the last line was torn: cut it off
-                file.seek(0)
-                file.truncate(file.read().rfind(b"\n") + 1)
+    with atomic.writing(path), open(path, "ab") as file:
         file.write(b"%08x %s\n" % (zlib.crc32(text), text))
         file.flush()
         os.fsync(file.fileno())
@@ -161,26 +160,44 @@ def label(frames: Sequence[Atoms], labeller: Labeller, progress: bool = False) -
     out = []
     for number, atoms in enumerate(tqdm(frames, desc="label", unit="frame", disable=not progress)):
         try:
-            energy, forces = labeller(atoms.copy())
-            energy, forces = float(energy), np.asarray(forces, float)
-        except WriteError:
-            raise
-        except Exception as error:
-            raise LabelError(
-                f"the labeller raised {type(error).__name__}: {error}",
-                frame=number,
-                remedy="try it on this frame alone",
-            ) from error
-        if forces.shape != (len(atoms), 3) or not np.isfinite([energy, *forces.flat]).all():
-            raise LabelError(
-                f"the labeller returned energy {energy} and forces of shape {forces.shape}",
-                frame=number,
-                remedy=f"return a finite energy and finite forces of shape ({len(atoms)}, 3)",
-            )
+            energy, forces = _asked(labeller, atoms)
+        except LabelError as error:
+            raise error.at(frame=number) from error.__cause__
         copy = atoms.copy()
         copy.calc = SinglePointCalculator(copy, energy=energy, forces=forces)
         out.append(copy)
     return out
+
+
+def _asked(labeller: Labeller, atoms: Atoms) -> tuple[float, np.ndarray]:
+    """What a labeller says of a structure. **Raises:** `LabelError` for what is no label."""
+    try:
+        # one that changes the current folder must not move that of the run
+        with contextlib.chdir("."):
+            answer = labeller(atoms.copy())
+    except (LabelError, WriteError):
+        raise
+    # one that calls sys.exit must not end the run as if it were done
+    except (Exception, SystemExit) as error:
+        raise LabelError(
+            f"the labeller raised {type(error).__name__}: {error}",
+            remedy="try it on this frame alone",
+        ) from error
+    try:
+        energy, forces = answer
+        energy, forces = float(energy), np.asarray(forces, float)
+        if forces.shape == (len(atoms), 3) and np.isfinite([energy, *forces.flat]).all():
+            return energy, forces
+        returned = f"energy {energy} and forces of shape {forces.shape}"
+        if forces.shape == (len(atoms), 3):
+            returned += ", not all of them finite"
+    except (TypeError, ValueError):
+        returned = f"a {type(answer).__name__}"
+    raise LabelError(
+        f"the labeller returned {returned}",
+        remedy="return (energy, forces), both finite: eV for the whole cell, and eV/angstrom of "
+        f"shape ({len(atoms)}, 3)",
+    )
 
 
 def check_same_reference(

@@ -1,3 +1,4 @@
+import os
 import sys
 
 import numpy as np
@@ -129,6 +130,28 @@ def test_a_labeller_that_raises_is_an_error_that_names_the_frame_and_the_reason(
     assert isinstance(caught.value.__cause__, OSError)
 
 
+def test_a_labeller_that_ends_the_process_is_an_error():
+    with pytest.raises(errors.LabelError, match="SystemExit: 0"):
+        label([argon()], lambda atoms: sys.exit(0))
+
+
+def test_an_answer_of_another_kind_is_named():
+    with pytest.raises(errors.LabelError, match="returned a NoneType") as caught:
+        label([argon()], lambda atoms: None)
+    assert "(energy, forces)" in caught.value.remedy
+
+
+def test_a_labeller_that_changes_the_current_folder_does_not_move_the_run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+    def wandering(atoms):
+        os.chdir("/")
+        return 1.0, GOOD
+
+    label([argon()], remembered(wandering, "labels.jsonl"))
+    assert os.listdir(tmp_path) == ["labels.jsonl"]
+
+
 def test_the_labeller_that_made_the_data_is_let_through(silicon, sw):
     check_same_reference(silicon, sw, "sw")
 
@@ -216,11 +239,15 @@ def test_an_unknown_labeller_is_an_option_error(name):
     assert "module:function" in caught.value.remedy
 
 
-def test_a_labeller_whose_module_is_broken_is_an_option_error(tmp_path, monkeypatch):
-    (tmp_path / "broken_labeller.py").write_text("def label(atoms:\n")
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [("def label(atoms:", "SyntaxError"), ("import sys\nsys.exit(0)", "SystemExit: 0")],
+)
+def test_a_labeller_whose_module_is_broken_is_an_option_error(tmp_path, monkeypatch, code, words):
+    (tmp_path / "broken_labeller.py").write_text(code + "\n")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
-    with pytest.raises(errors.OptionError):
+    with pytest.raises(errors.OptionError, match=words):
         get_labeller("broken_labeller:label")
 
 
@@ -300,6 +327,11 @@ def test_an_altered_line_is_computed_again_with_a_warning(tmp_path, caplog):
     label(several(), remembered(labeller, path))
     assert len(calls) == 1
     assert "line 2" in caplog.text
+    caplog.clear()
+    label(several(), remembered(labeller, path))
+    assert len(calls) == 1
+    assert not caplog.text
+    assert len(path.read_text().splitlines()) == 4
 
 
 def test_what_is_no_label_is_not_remembered(tmp_path):
