@@ -81,6 +81,6 @@ print({model: f"{value:.0f} meV/Å" for model, value in errors.items()})
 
 # %%
 assert info["final"]["active_dims"] == config.latent_dim
-assert errors["refined"] < 0.6 * errors["LJ alone"]
+assert errors["learned"] < 0.6 * errors["LJ alone"]
 assert info["simulate"]["rdf_rmse_learned"] < 0.2 * info["simulate"]["rdf_rmse_unlearned"]
 assert len(generated) == info["final"]["num_generated"] > 0

@@ -12,6 +12,7 @@ import os
 import shutil
 import types
 import typing
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -62,7 +63,11 @@ def save_checkpoint(
             raise WriteError(
                 f"cannot be written ({error})", file=folder, remedy="make room on the disk"
             ) from error
-        body = {"format": _FORMAT, "info": info or {}, "files": _digests(temporary)}
+        body = {
+            "format": _FORMAT,
+            "info": info or {},
+            "files": digests(temporary, _contents(temporary)),
+        }
         text = json.dumps(body, indent=1, allow_nan=False)
         atomic.write_text(temporary / MANIFEST, f"{_digest(text.encode())}\n{text}")
         shutil.rmtree(folder, ignore_errors=True)
@@ -82,13 +87,23 @@ def load_checkpoint(folder: str | Path) -> Checkpoint:
 
     folder = Path(folder).absolute()
     body = _read_manifest(folder)
-    expected, found = body["files"], _digests(folder)
+    expected, found = body["files"], digests(folder, _contents(folder))
     altered = sorted(name for name in {*expected, *found} if expected.get(name) != found.get(name))
     if altered:
         raise _damaged(folder, f"{altered[0]} is missing or was altered after it was written")
     with ocp.PyTreeCheckpointer() as checkpointer:
         restored = checkpointer.restore(folder, restore_args=None)
     return Checkpoint(_as_numpy(restored), body["info"])
+
+
+def digests(folder: Path, files: Iterable[Path]) -> dict[str, str]:
+    """SHA-256 of files by their path in a folder.
+
+    ```python
+    digests(Path("run"), [Path("run/model.npz")])["model.npz"]
+    ```
+    """
+    return {str(path.relative_to(folder)): _digest(path.read_bytes()) for path in sorted(files)}
 
 
 def to_tree(value: Any) -> Any:
@@ -172,20 +187,16 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
     return body
 
 
+def _contents(folder: Path) -> list[Path]:
+    return [path for path in folder.rglob("*") if path.is_file() and path.name != MANIFEST]
+
+
 def _damaged(folder: Path, message: str) -> FileError:
     return FileError(message, file=folder, remedy="use an earlier checkpoint")
 
 
 def _digest(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
-
-
-def _digests(folder: Path) -> dict[str, str]:
-    return {
-        str(path.relative_to(folder)): _digest(path.read_bytes())
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.name != MANIFEST
-    }
 
 
 def _as_numpy(tree: Any) -> Any:

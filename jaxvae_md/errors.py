@@ -87,6 +87,10 @@ class WriteError(RunError):
     """A file could not be written: the disk is full, say. What was there before is kept."""
 
 
+class MovedError(RunError):
+    """The folder of a run was moved or removed while the run worked in it."""
+
+
 class SimulationError(RunError):
     """A simulation blew up: continued, it would do so again at the same step."""
 

@@ -13,7 +13,8 @@ from jaxvae_md._typing import Labeller
 from jaxvae_md.errors import InputError, LabelError
 from jaxvae_md.label import check_same_reference
 from jaxvae_md.learn.config import Config, label_of
-from jaxvae_md.learn.state import Dataset, State, frame, to_dataset
+from jaxvae_md.learn.state import Dataset, State, composition, frame, to_dataset
+from jaxvae_md.potentials import fit_atomic_energy
 from jaxvae_md.structure import Structure, from_atoms
 
 if TYPE_CHECKING:
@@ -24,17 +25,18 @@ _log = logging.getLogger(__name__)
 
 def read_labelled(
     state: State, config: Config, path: str | Path, labeller: Labeller | None
-) -> Dataset:
-    """Labelled structures of a file, those left out that the training data hold already.
+) -> Dataset | None:
+    """Labelled structures of a file, without those that the training data hold already.
 
-    **Returns:** a dataset of its own; a generated structure has the label of the
-    frame it was made from. **Raises:** `LabelError`, `SpeciesError`.
+    **Returns:** a dataset of its own, None when nothing is new; a generated structure has the
+    label of the frame it was made from. **Raises:** `LabelError`, `SpeciesError`.
 
     ```python
     new = read_labelled(state, config, "labelled.extxyz", None)
     ```
     """
     frames = io.read_frames(path)
+    known = [frame(state.data.structure, i) for i in range(len(state.data.energy))]
     new, kinds = [], []
     for number, atoms in enumerate(frames):
         try:
@@ -42,23 +44,50 @@ def read_labelled(
             kind = _kind_of(state, config, atoms)
         except InputError as error:
             raise error.at(file=path, frame=number) from None
-        if not _is_known(state, structure):
+        if not any(_is_same(structure, other) for other in known):
+            known.append(structure)
             new.append(atoms)
             kinds.append(kind)
     if not new:
-        raise LabelError(
-            "every structure is among the run's data already",
-            file=path,
-            remedy="give structures that are new, those of to_label.extxyz say",
-        )
+        return None
     if len(new) < len(frames):
-        _log.warning("%d structures are among the run's data already", len(frames) - len(new))
-    if labeller is not None:
+        _log.warning(
+            "%d of %d structures are left out: they are among the run's data already, or twice in "
+            "the file",
+            len(frames) - len(new),
+            len(frames),
+        )
+    dataset = to_dataset(new, config)._replace(kind=np.array(kinds))
+    if labeller is None:
+        _warn_of_another_reference(state, config, dataset, path)
+    else:
         try:
             check_same_reference(new, labeller, config.labeller)
         except InputError as error:
             raise error.at(file=path) from None
-    return to_dataset(new, config)._replace(kind=np.array(kinds))
+    return dataset
+
+
+def _warn_of_another_reference(
+    state: State, config: Config, new: Dataset, path: str | Path
+) -> None:
+    """Without a labeller only energies far from all that are known can be seen."""
+    atoms_of = lambda data: composition(data, len(config.species))
+    atomic = fit_atomic_energy(atoms_of(state.data), state.data.energy)
+
+    def relative(data: Dataset) -> np.ndarray:
+        return (data.energy - atoms_of(data) @ atomic) / atoms_of(data).sum(axis=1)
+
+    known, away = relative(state.data), np.median(relative(new))
+    spread = np.ptp(known) + 0.1
+    if not known.min() - spread <= away <= known.max() + spread:
+        _log.warning(
+            "%s: its energies are about %.3g eV/atom away from those of the run's data, which "
+            "spread over %.3g: were they computed by the same reference?",
+            path,
+            abs(away - np.median(known)),
+            np.ptp(known),
+        )
 
 
 def _kind_of(state: State, config: Config, atoms: Atoms) -> int:
@@ -74,15 +103,12 @@ def _kind_of(state: State, config: Config, atoms: Atoms) -> int:
     )
 
 
-def _is_known(state: State, new: Structure) -> bool:
-    """Whether the training data hold the structure, to the digits of a file."""
-    sizes = np.asarray(state.data.structure.mask).sum(axis=1)
-    for number in np.nonzero(sizes == len(new.position))[0]:
-        known = frame(state.data.structure, int(number))
-        same_species = np.array_equal(known.species, new.species)
-        if same_species and np.allclose(known.cell, new.cell, atol=1e-4):
-            apart = (known.position - new.position) @ np.linalg.inv(known.cell)
-            apart -= np.round(apart) * known.pbc
-            if np.abs(apart @ known.cell).max() < 1e-4:
-                return True
-    return False
+def _is_same(one: Structure, other: Structure) -> bool:
+    """Whether two structures are the same, to the digits of a file."""
+    if not np.array_equal(one.species, other.species):
+        return False
+    if not np.allclose(one.cell, other.cell, atol=1e-4):
+        return False
+    apart = (one.position - other.position) @ np.linalg.inv(one.cell)
+    apart -= np.round(apart) * one.pbc
+    return bool(np.abs(apart @ one.cell).max() < 1e-4)

@@ -11,7 +11,8 @@ DIR/report.html        everything to look at; the figures also as PNG in DIR/fig
 DIR/round_0/ ...       the same files of earlier rounds
 
 After a kill at any moment a resumed run ends with the same files, bit by bit, save for the
-seconds in metrics.jsonl.
+seconds in metrics.jsonl. What was altered in a finished run is kept as FILE.altered-1 when the
+file is written again.
 """
 
 from __future__ import annotations
@@ -24,7 +25,6 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -32,8 +32,8 @@ import numpy as np
 
 from jaxvae_md import atomic, io, run_folder
 from jaxvae_md._typing import Labeller
-from jaxvae_md.checkpoint import from_tree, to_tree
-from jaxvae_md.errors import FileError, OptionError
+from jaxvae_md.checkpoint import digests, from_tree, to_tree
+from jaxvae_md.errors import FileError, LabelError, OptionError
 from jaxvae_md.label import check_same_reference, remembered
 from jaxvae_md.labelled import read_labelled
 from jaxvae_md.learn import FIT_STAGES, STAGES, Config, State, next_round, start, steps
@@ -70,10 +70,10 @@ def new_run(
 ) -> dict[str, Any]:
     """Runs the loop in a new folder; returns the final metrics.
 
-    **Arguments:** `kind` "learn" for the whole loop, "fit" for the potential alone; `data` where
-    the frames came from, noted among the options. **Raises:** `OutputError` when the folder holds
-    another run; errors of the data before anything is written; `RunError`, after which `resume`
-    continues.
+    **Arguments:** `kind` "learn" for the whole loop, "fit" for the potential alone; `data` the file
+    that the frames came from: with it the options repeat the run. **Raises:** `OutputError` when
+    the folder holds another run; errors of the data before anything is written; `RunError`, after
+    which `resume` continues.
 
     ```python
     new_run(datasets.silicon(), Config(labeller="sw"), "run", get_labeller("sw"))
@@ -85,19 +85,14 @@ def new_run(
     state, config = start(frames, config)
     options = {"data": data, **as_plain(config)}
     info = {"stage": "start", "records": [], "seconds": 0.0}
-    with TemporaryDirectory() as memory:
+
+    def fill(folder: Path) -> None:
         if labeller is not None:
-            known = remembered(labeller, Path(memory) / LABELS)
-            check_same_reference(frames, known, config.labeller)
+            check_same_reference(frames, remembered(labeller, folder / LABELS), config.labeller)
 
-        def fill(folder: Path) -> None:
-            if (Path(memory) / LABELS).exists():
-                shutil.copy(Path(memory) / LABELS, folder)
-
-        with run_folder.create(out, kind, options, to_tree(state), info, fill) as folder:
-            if labeller is not None:
-                labeller = remembered(labeller, folder.path / LABELS)
-            return _proceed(folder, config, state, info, labeller, progress)
+    with run_folder.create(out, kind, options, to_tree(state), info, fill) as folder:
+        memory = labeller and remembered(labeller, folder.path / LABELS)
+        return _proceed(folder, config, state, info, memory, progress)
 
 
 def resume(
@@ -134,18 +129,28 @@ def continue_in(
     if labeller is not None:
         labeller = remembered(labeller, folder.path / LABELS)
     if labelled is not None:
-        if info["stage"] != "final" or folder.kind != "learn":
+        finished = info["stage"] == "final"
+        # what the labeller computed in the last round joins first
+        joined = next_round(state) if finished else state
+        new = read_labelled(joined, config, labelled, labeller) if folder.kind == "learn" else None
+        if folder.kind != "learn" or (new is not None and not finished):
             raise OptionError(
                 "only a finished run of jaxvae-md learn takes labelled structures",
                 remedy=f"{folder.command} first",
             )
-        # what the labeller computed in the last round joins first
-        state, info = next_round(state), {**info, "stage": "start"}
-        new = read_labelled(state, config, labelled, labeller)
-        _keep_round(folder.path, int(state.round))
-        state = next_round(state._replace(labels=new))
-        folder.commit("labelled", to_tree(state), info)
-        _log.info("%d new labelled structures join the training data", len(new.energy))
+        if new is None and finished:
+            raise LabelError(
+                "every structure is among the run's data already",
+                file=labelled,
+                remedy="give structures that are new, those of to_label.extxyz say",
+            )
+        if new is None:
+            _log.info("the labelled structures have joined the training data already")
+        else:
+            _keep_round(folder.path, int(state.round))
+            state, info = next_round(joined._replace(labels=new)), {**info, "stage": "start"}
+            folder.commit("labelled", to_tree(state), info)
+            _log.info("%d new labelled structures join the training data", len(new.energy))
     return _proceed(folder, config, state, info, labeller, progress)
 
 
@@ -232,7 +237,7 @@ def _proceed(
     progress: bool,
 ) -> dict[str, Any]:
     """Runs what remains of this round, and the rounds that are left."""
-    out, kind, names = folder.path, folder.kind, _STAGES[folder.kind]
+    out, names = folder.path, _STAGES[folder.kind]
     while True:
         done = 0 if info["stage"] == "start" else names.index(info["stage"]) + 1
         if done == len(names):
@@ -242,8 +247,7 @@ def _proceed(
             state, done = next_round(state), 0
         state, info = _run_stages(folder, config, state, info, labeller, progress, names[done:])
     _write_metrics(out, info["records"])
-    if not all((out / name).exists() for name in _outputs(kind, labeller)):
-        _write_outputs(state, config, out, labeller, info["records"], kind)
+    _restore_outputs(folder, config, state, info, labeller)
     return info["records"][-1]
 
 
@@ -279,32 +283,55 @@ def _run_stages(
         records = [*info["records"], record]
         state, info = after, {"stage": name, "records": records, "seconds": total}
         if name == "final":
-            _write_outputs(state, config, folder.path, labeller, records, folder.kind)
+            info["outputs"] = _write_outputs(folder, state, config, labeller, records)
         folder.commit(name, to_tree(state), info)
         _write_metrics(folder.path, records)
         _log.info("%s: done in %.1f s", name, spent)
     return state, info
 
 
-def _outputs(kind: str, labeller: Labeller | None) -> list[str]:
-    """Names of what a finished round leaves to look at and to use."""
-    if kind == "fit":
-        return [MODEL, "figures"]
-    to_label = [TO_LABEL] if labeller is None else []
-    return [GENERATED, *to_label, MODEL, "report.html", "figures"]
+def _restore_outputs(
+    folder: RunFolder,
+    config: Config,
+    state: State,
+    info: dict[str, Any],
+    labeller: Labeller | None,
+) -> None:
+    """Writes again what is missing of a finished run or was altered, which is kept aside."""
+    expected, found = info["outputs"], _digests(folder.path)
+    wrong = [name for name, digest in expected.items() if found.get(name) != digest]
+    if not wrong:
+        return
+    for name in wrong:
+        _log.warning("%s is missing or was altered; it is written again", folder.path / name)
+        if name in found:
+            _keep_aside(folder.path / name)
+    written = _write_outputs(folder, state, config, labeller, info["records"])
+    if written != expected:
+        folder.commit("final", to_tree(state), {**info, "outputs": written})
+
+
+def _keep_aside(path: Path) -> None:
+    number = 1
+    while (aside := path.with_name(f"{path.name}.altered-{number}")).exists():
+        number += 1
+    with atomic.writing(path):
+        os.replace(path, aside)
 
 
 def _write_outputs(
+    folder: RunFolder,
     state: State,
     config: Config,
-    out: Path,
     labeller: Labeller | None,
     records: Sequence[dict[str, Any]],
-    kind: str,
-) -> None:
+) -> dict[str, str]:
+    """What a finished round leaves to look at and to use; returns the digest of each file."""
+    folder.check_in_place()
+    out = folder.path
     errors = {k: v for k, v in records[-1].items() if k not in ("seconds", "stage")}
     save_model(out / MODEL, model_of(state, config, {"held_out": errors}))
-    if kind == "learn":
+    if folder.kind == "learn":
         frames = accepted_frames(state, config)
         if state.labels is not None:
             frames = labelled_frames(state.labels, frames)
@@ -313,6 +340,12 @@ def _write_outputs(
             io.write_frames(out / TO_LABEL, frames)
     this_round = [r for r in records if r["round"] == records[-1]["round"]]
     write_summary(state, config, this_round, out)
+    return _digests(out)
+
+
+def _digests(out: Path) -> dict[str, str]:
+    known = [path for name in _OF_A_ROUND for path in (out / name, *(out / name).glob("*.png"))]
+    return digests(out, [path for path in known if path.is_file()])
 
 
 def _write_metrics(out: Path, records: Sequence[dict[str, Any]]) -> None:

@@ -17,7 +17,7 @@ import shlex
 import shutil
 import socket
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ from jaxvae_md.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from jaxvae_md.errors import (
     FileError,
     LockedError,
+    MovedError,
     NewerFormatError,
     OptionError,
     OutputError,
@@ -51,9 +52,14 @@ class RunFolder:
     """
 
     def __init__(
-        self, path: Path, kinds: tuple[str, ...], config: dict[str, Any], read_only: bool = False
+        self,
+        path: Path,
+        kinds: tuple[str, ...],
+        config: dict[str, Any],
+        lock: int | None,
+        read_only: bool = False,
     ):
-        self.path, self.config, self._read_only = path, config, read_only
+        self.path, self.config, self._lock, self._read_only = path, config, lock, read_only
         self._kinds, self._number = kinds, -1
         self._last: Checkpoint | None = None
 
@@ -74,14 +80,24 @@ class RunFolder:
     def commit(self, name: str, tree: dict[str, Any], info: dict[str, Any]) -> None:
         """Makes a finished step permanent: arrays and JSON, under the step's name.
 
-        **Raises:** `WriteError`; the steps before are then still there.
+        **Raises:** `WriteError`, `MovedError`; the steps before are then still there.
         """
+        self.check_in_place()
         stamp = {"kind": self.kind, "config": self.config, "info": info, "x64": _x64()}
         folder = self.path / CHECKPOINTS
         save_checkpoint(folder / f"{self._number + 1:0{_DIGITS}d}_{name}", tree, stamp)
         self._number += 1
         self._last = None
         self._prune()
+
+    def check_in_place(self) -> None:
+        """Raises `MovedError` when the path leads elsewhere by now: nothing is to be written."""
+        if self._lock is not None and not _is_open_file(self.path / LOCK, self._lock):
+            raise MovedError(
+                "the folder was moved or removed while this process worked in it",
+                file=self.path,
+                remedy="what was finished is in it, wherever it is: resume it there",
+            )
 
     def last(
         self, usable: Callable[[dict[str, Any]], str | None] = lambda info: None
@@ -199,28 +215,34 @@ def create(
     ```
     """
     path = Path(path)
-    check_free(path)
-    target = path.resolve()
-    staging = target.with_name(f".new-{target.name}")
-    with atomic.writing(path):
-        staging.mkdir(parents=True, exist_ok=True)
-    with _locked(staging, path):
-        # what a killed start left behind
-        _clear(staging)
-        folder = RunFolder(staging, (kind,), config)
-        try:
+    with _staging(path) as (staging, lock):
+        folder = RunFolder(staging, (kind,), config, lock)
+        with _appearing(staging, path):
             _write_config(staging, kind, config)
             fill(staging)
             folder.commit("start", tree, info)
-            check_free(path)
-            with atomic.writing(path):
-                os.rename(staging, target)
-        except BaseException:
-            shutil.rmtree(staging, ignore_errors=True)
-            raise
         folder.path = path
         with _resumable(folder):
             yield folder
+
+
+@contextmanager
+def new_folder(path: str | Path) -> Iterator[Path]:
+    """A folder to write into that gets its name when the block ends well, and goes otherwise.
+
+    **Raises:** `OutputError` when there is something already, `LockedError` while another process
+    makes the same folder, `WriteError`.
+
+    ```python
+    with new_folder("coverage-of-md") as folder:
+        (folder / "verdict.txt").write_text(sentence)
+    ```
+    """
+    path = Path(path)
+    with _staging(path) as (staging, _):
+        with _appearing(staging, path):
+            yield staging
+        (path / LOCK).unlink()
 
 
 @contextmanager
@@ -241,19 +263,46 @@ def opened(path: str | Path, *kinds: str, read_only: bool = False) -> Iterator[R
         raise FileError("no such folder", file=path, remedy=remedy)
     if not (path / CHECKPOINTS).is_dir():
         raise FileError("the folder holds no run", file=path, remedy=remedy)
-    with _locked(path, path, shared=read_only):
-        folder = RunFolder(path, kinds, {}, read_only)
-        with _resumable(folder):
+    with _locked(path, path, shared=read_only) as lock:
+        folder = RunFolder(path, kinds, {}, lock, read_only)
+        with nullcontext() if read_only else _resumable(folder):
             yield folder
 
 
 @contextmanager
-def _locked(folder: Path, path: Path, shared: bool = False) -> Iterator[None]:
-    """Holds the folder's lock; `path` is what the user calls the folder."""
+def _staging(path: Path) -> Iterator[tuple[Path, int | None]]:
+    """An empty hidden folder beside a free path, and its lock, held while the block runs."""
+    check_free(path)
+    target = path.resolve()
+    staging = target.with_name(f".new-{target.name}")
+    with atomic.writing(path):
+        staging.mkdir(parents=True, exist_ok=True)
+    with _locked(staging, path) as lock:
+        # what a killed start left behind
+        _clear(staging)
+        yield staging, lock
+
+
+@contextmanager
+def _appearing(staging: Path, path: Path) -> Iterator[None]:
+    """Gives the staged folder its name when the block ends well, and removes it otherwise."""
+    try:
+        yield
+        check_free(path)
+        with atomic.writing(path):
+            os.rename(staging, path.resolve())
+    except BaseException:
+        shutil.rmtree(staging, ignore_errors=True)
+        raise
+
+
+@contextmanager
+def _locked(folder: Path, path: Path, shared: bool = False) -> Iterator[int | None]:
+    """Holds the folder's lock, the open file; `path` is what the user calls the folder."""
     lock = folder / LOCK
     if shared and not lock.exists():
         # a copy of a run, which nobody works in
-        yield
+        yield None
         return
     with atomic.writing(lock):
         file = os.open(lock, os.O_RDONLY if shared else os.O_RDWR | os.O_CREAT, 0o666)
@@ -282,7 +331,7 @@ def _locked(folder: Path, path: Path, shared: bool = False) -> Iterator[None]:
             with suppress(OSError):
                 os.ftruncate(file, 0)
                 os.write(file, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
-        yield
+        yield file
     finally:
         os.close(file)
 
@@ -300,7 +349,7 @@ def _resumable(folder: RunFolder) -> Iterator[None]:
     """A run that fails or is interrupted says how to go on."""
     try:
         yield
-    except SimulationError:
+    except (SimulationError, MovedError):
         raise
     except RunError as error:
         hint = f"what was finished is kept; {folder.command} continues"
@@ -331,7 +380,9 @@ def _by_age(folder: Path) -> list[Path]:
 
 
 def _write_config(folder: Path, kind: str, config: dict[str, Any]) -> None:
-    head = f"# jaxvae-md {kind} ... --config {CONFIG} --out OTHER repeats this run\n"
+    # frames that came from Python and not from a file must be given again
+    given = " DATA" if config.get("data", "") is None else "" if kind != "md" else " RUN START"
+    head = f"# jaxvae-md {kind}{given} --config {CONFIG} --out OTHER repeats this run\n"
     atomic.write_text(folder / CONFIG, head + yaml.safe_dump(config, sort_keys=False))
 
 

@@ -29,7 +29,7 @@ from jaxvae_md.vae import pca_reconstruction
 
 _MODELS = {
     "LJ alone": "LJ alone",
-    "before": "full, given data",
+    "fitted": "full, given data",
     "learned": "full, with new labels",
     "refined": "full, refined in MD",
 }

@@ -11,7 +11,7 @@ import numpy as np
 from jaxvae_md import fit
 from jaxvae_md._typing import Array, Params
 from jaxvae_md.learn.config import Config
-from jaxvae_md.learn.state import Dataset, State, batched, counts, labels_of
+from jaxvae_md.learn.state import Dataset, State, batched, composition, labels_of
 from jaxvae_md.potentials import Potential, fit_atomic_energy
 
 
@@ -23,7 +23,8 @@ def fit_potential(state: State, config: Config, key: Array, progress: bool) -> t
     """
     assert state.standardizer is not None
     unlearned = config.architecture.full(state.standardizer).init(jax.random.fold_in(key, 0))
-    unlearned["reference"]["energy"] = _atomic_energies(state, config)
+    counted = composition(state.data, len(config.species))[state.train]
+    unlearned["reference"]["energy"] = fit_atomic_energy(counted, state.data.energy[state.train])
     given = [(state.data, state.train)]
     core, history = {k: v for k, v in unlearned.items() if k != "network"}, {}
     info: dict[str, Any] = {}
@@ -63,7 +64,7 @@ def refit_potential(state: State, config: Config, key: Array, progress: bool) ->
     The network is trained on; where there is none, Lennard-Jones is.
     """
     if state.labels is None:
-        return state._replace(learned=state.fitted), {"num_new": 0}
+        return state, {"num_new": 0}
     new = len(state.labels.energy)
     both = [(state.data, state.train), (state.labels, np.arange(new))]
     if "network" in state.fitted:
@@ -101,7 +102,7 @@ def predictions(state: State, config: Config) -> dict[str, fit.Prediction]:
     out = {}
     if config.architecture.potential == "lj+nn":
         out["LJ alone"] = fit.predict(config.architecture.core, state.core, data)
-    versions = {"before": state.fitted, "learned": state.learned, "refined": state.refined}
+    versions = {"fitted": state.fitted, "learned": state.learned, "refined": state.refined}
     for name, params in versions.items():
         if params is not None:
             out[name] = fit.predict(full, params, data)
@@ -179,11 +180,3 @@ def _prepare(
             forces = [f - g for f, g in zip(forces, known.forces, strict=True)]
         out += fit.prepare(potential, parts, energy, forces)
     return out
-
-
-def _atomic_energies(state: State, config: Config) -> np.ndarray:
-    structure = state.data.structure
-    species = np.where(structure.mask, structure.species, -1)
-    composition = np.stack([(species == s).sum(axis=1) for s in range(len(config.species))], axis=1)
-    assert composition.sum() == counts(state).sum()
-    return fit_atomic_energy(composition[state.train], state.data.energy[state.train])

@@ -175,6 +175,13 @@ def counts(state: State) -> Int[np.ndarray, " frames"]:
     return np.asarray(state.data.structure.mask).sum(axis=1)
 
 
+def composition(dataset: Dataset, num_species: int) -> Int[np.ndarray, "frames s"]:
+    """Number of atoms of each species in each frame."""
+    structure = dataset.structure
+    species = np.where(structure.mask, structure.species, -1)
+    return np.stack([(species == s).sum(axis=1) for s in range(num_species)], axis=1)
+
+
 def by_frame(state: State, values: np.ndarray) -> list[np.ndarray]:
     """Cuts an array over all atoms into one per data frame."""
     return np.split(values, np.cumsum(counts(state))[:-1])

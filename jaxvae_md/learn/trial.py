@@ -48,7 +48,7 @@ def simulate(state: State, config: Config, key: Array, progress: bool) -> tuple[
         potential, params, begin, kelvin, config, key, progress, name
     )
     unlearned = simulated(full, state.unlearned, "MD unlearned")
-    learned = simulated(full, state.learned, "MD learned")
+    learned = simulated(full, state.params, "MD learned")
     reference = None
     if config.labeller == "sw":
         sw = stillinger_weber()
@@ -137,7 +137,7 @@ def _equipartition(state: State, config: Config, potential: Potential, begin: St
     """
     fns = neighbor_list(potential.cutoff, skin=2.0)
     relaxation = jax.jit(lambda p, s, n: relax(potential, p, s, n, skin=2.0, tolerance=1e-3))
-    params = jax.tree.map(lambda leaf: jnp.asarray(leaf, float), state.learned)
+    params = jax.tree.map(lambda leaf: jnp.asarray(leaf, float), state.params)
     relaxed = relaxation(params, begin, fns.allocate(begin))
     ground = float(relaxed.energy) / len(begin.position)
     kelvin = (_reference_energy(state, config) - ground) / (1.5 * units.BOLTZMANN)
@@ -158,12 +158,12 @@ def refine(state: State, config: Config, key: Array, progress: bool) -> tuple[St
     assert trial is not None and state.standardizer is not None
     learned = trial.learned
     if config.refine_updates == 0 or int(learned.error) or not len(learned.position):
-        return state._replace(refined=state.learned), {"kept": False, "reason": "no stable MD"}
+        return state, {"kept": False, "reason": "no stable MD"}
     potential = config.architecture.full(state.standardizer)
     loss_fn = _window_loss(state, config, potential)
     result = fit.through_trajectory(
         loss_fn,
-        jax.tree.map(lambda leaf: jnp.asarray(leaf, float), state.learned),
+        jax.tree.map(lambda leaf: jnp.asarray(leaf, float), state.params),
         key=key,
         num_updates=config.refine_updates,
         learning_rate=3e-4,
@@ -172,15 +172,11 @@ def refine(state: State, config: Config, key: Array, progress: bool) -> tuple[St
         label="refine through MD",
     )
     if not len(result.history):
-        return state._replace(refined=state.learned), {"kept": False, "reason": "not finite"}
+        return state, {"kept": False, "reason": "not finite"}
     before, after = float(result.history[0]), float(result.history.min())
     info: dict[str, Any] = {"loss_before": before, "loss_after": after}
     if after >= before:
-        return state._replace(refined=state.learned), {
-            "kept": False,
-            "reason": "no descent",
-            **info,
-        }
+        return state, {"kept": False, "reason": "no descent", **info}
     for share in _SHARES:
         tried, measured = _part_way(state, config, potential, result.params, share, key, progress)
         info.update(measured)
@@ -188,7 +184,7 @@ def refine(state: State, config: Config, key: Array, progress: bool) -> tuple[St
         not_farther = info["trial_loss_refined"] <= info["trial_loss_learned"] + info["trial_noise"]
         if not_farther and spoiled <= _MAX_SPOILED:
             return tried, {"kept": True, **info}
-    return state._replace(refined=state.learned), {"kept": False, **info}
+    return state, {"kept": False, **info}
 
 
 def _part_way(
@@ -203,17 +199,17 @@ def _part_way(
     """Parameters a share of the way to the refined ones: what forces and simulation become."""
     trial = state.trial
     assert trial is not None and config.trial_start is not None
-    params = jax.tree.map(lambda a, b: a + share * (b - a), state.learned, refined)
-    predicted = predictions(state._replace(refined=params), config)
-    error = lambda name: 1e3 * force_mae(state, predicted[name], state.train)
+    params = jax.tree.map(lambda a, b: a + share * (b - a), state.params, refined)
+    *_, before, after = predictions(state._replace(refined=params), config).values()
+    error = lambda predicted: 1e3 * force_mae(state, predicted, state.train)
     begin = frame(state.data.structure, config.trial_start)
     kelvin = float(trial.temperature)
     again = _simulate(potential, params, begin, kelvin, config, key, progress, "MD refined")
     rdf = _mean_rdf(begin, _equilibrated(again), np.asarray(trial.r))
     return state._replace(refined=params, trial=trial._replace(refined=again, rdf_refined=rdf)), {
         "share": share,
-        "train_force_mae_before_mev": error("learned"),
-        "train_force_mae_after_mev": error("refined"),
+        "train_force_mae_before_mev": error(before),
+        "train_force_mae_after_mev": error(after),
         "trial_loss_learned": _trial_loss(trial, trial.rdf_learned, trial.learned),
         "trial_loss_refined": _trial_loss(trial, rdf, again),
         "trial_noise": _noise(trial, again),

@@ -1,6 +1,7 @@
 """A run on disk, without any run: steps, locks, damage and moves."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -97,6 +98,43 @@ def test_a_moved_run_resumes(tmp_path):
     (tmp_path / "elsewhere").mkdir()
     os.rename(tmp_path / "run", tmp_path / "elsewhere" / "renamed")
     assert last(tmp_path / "elsewhere" / "renamed")[0] == 2
+
+
+@pytest.mark.parametrize("how", ["moved", "removed"])
+def test_a_run_whose_folder_goes_away_ends_and_leaves_nothing_behind(tmp_path, how):
+    steps(tmp_path / "run", 2)
+
+    def meanwhile():
+        with run_folder.opened(tmp_path / "run", "learn") as folder:
+            folder.last()
+            if how == "moved":
+                os.rename(tmp_path / "run", tmp_path / "elsewhere")
+            else:
+                shutil.rmtree(tmp_path / "run")
+            folder.commit("step3", {"n": np.array(3)}, {"n": 3})
+
+    with pytest.raises(errors.MovedError, match="moved or removed") as caught:
+        meanwhile()
+    assert "resume it there" in caught.value.remedy
+    assert os.listdir(tmp_path) == (["elsewhere"] if how == "moved" else [])
+    if how == "moved":
+        assert last(tmp_path / "elsewhere")[0] == 2
+
+
+def test_a_new_folder_appears_when_it_is_whole(tmp_path):
+    path = tmp_path / "new"
+    with run_folder.new_folder(path) as folder:
+        (folder / "text").write_text("whole")
+        assert not path.exists()
+        with pytest.raises(errors.LockedError, match="working"), run_folder.new_folder(path):
+            pass
+    assert os.listdir(tmp_path) == ["new"]
+    assert os.listdir(path) == ["text"]
+    with pytest.raises(errors.OutputError, match="not empty"), run_folder.new_folder(path):
+        pass
+    with pytest.raises(ZeroDivisionError), run_folder.new_folder(tmp_path / "other"):
+        1 / 0  # noqa: B018
+    assert os.listdir(tmp_path) == ["new"]
 
 
 def test_a_run_of_another_kind_is_refused_with_the_command_that_continues_it(tmp_path):
