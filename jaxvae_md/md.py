@@ -25,7 +25,7 @@ from tqdm import tqdm
 
 from jaxvae_md import atomic, errors, growing, plot, run_folder, units
 from jaxvae_md._typing import Array
-from jaxvae_md.errors import GeometryError, OptionError, SimulationError
+from jaxvae_md.errors import FileError, GeometryError, OptionError, SimulationError
 from jaxvae_md.growing import Mark
 from jaxvae_md.io import check_frame, first_frame, frames_text
 from jaxvae_md.model import MODEL, Model, load_model, save_model
@@ -54,6 +54,8 @@ _COLUMNS = (
     "step", "time_fs", "temperature_k", "potential_energy_ev", "kinetic_energy_ev",
     "total_energy_ev", "pressure_gpa", "volume_a3", "novelty_max", "outside",
 )  # fmt: skip
+_EXPANSION = 8.0
+"""times the start's volume, or less than it by that factor: no cell of a solid or a liquid"""
 _log = logging.getLogger(__name__)
 
 
@@ -91,6 +93,11 @@ class MDOptions:
                 raise OptionError(
                     f"{name} is {value!r}", remedy=f"give a {'' if signed else 'positive '}number"
                 )
+        if self.pressure and self.ensemble != "npt":
+            raise OptionError(
+                f"pressure is {self.pressure!r}, and {self.ensemble} does not control it",
+                remedy="give --ensemble npt, or no --pressure",
+            )
         if self.steps % self.record_every:
             raise OptionError(
                 f"{self.steps} steps are no multiple of {self.record_every}, the steps from frame "
@@ -131,14 +138,13 @@ def new_md(
             remedy="remove them (masses in extended XYZ)",
         )
     simulator = _simulator(model, options)
-    momenta = start.get_momenta()
     state = begin(
         simulator,
         _params(model),
         structure,
         jax.random.key(options.seed),
         options.temperature,
-        momenta if momenta.any() else None,
+        start.get_momenta() if start.has("momenta") else None,
     )
     recorder = _Recorder(model, start, options)
     first = recorder.frame(
@@ -175,7 +181,11 @@ def continue_md(folder: RunFolder, progress: bool = False) -> dict[str, Any]:
     tree, info = folder.last(altered)
     info = {**info, "marks": {name: Mark(*mark) for name, mark in info["marks"].items()}}
     options = from_plain(MDOptions, folder.config)
-    model = load_model(folder.path / MODEL)
+    try:
+        model = load_model(folder.path / MODEL)
+    except FileError as error:
+        where = f"copy the {MODEL} that the simulation was started with to {folder.path / MODEL}"
+        raise FileError(error.message, file=error.file, remedy=where) from error
     start = first_frame(folder.path / TRAJECTORY)
     simulator = _simulator(model, options)
     template = jax.eval_shape(
@@ -210,7 +220,9 @@ def _proceed(
             options.steps - step,
             record_every=options.record_every,
             runaway=max(5000.0, 10 * options.temperature),
+            volumes=(recorder.volume / _EXPANSION, recorder.volume * _EXPANSION),
         ):
+            folder.check_in_place()
             frames = recorder.frames(step, chunk.trajectory)
             marks = {
                 TRAJECTORY: growing.append(
@@ -243,6 +255,8 @@ class _Recorder:
         self._bare.arrays.pop("masses", None)
         self._calculator = model.calculator()
         self._threshold = float(model.coverage.threshold)
+        self.volume = float(abs(np.linalg.det(from_atoms(start, model.species).cell)))
+        """of the start, angstrom^3"""
 
     def frames(self, step: int, trajectory: Trajectory) -> list[Atoms]:
         """The frames of a chunk that began after `step` steps."""
@@ -317,13 +331,18 @@ def _params(model: Model) -> Any:
 
 
 def _failure(bits: int, step: int) -> SimulationError:
+    remedy = (
+        "start again from an earlier frame of trajectory.extxyz with a smaller --time-step, and "
+        "see in it which atoms are outside the training data"
+    )
+    if step == 0:
+        remedy = "relax START with the model, or take a smaller --time-step or --temperature"
     return SimulationError(
-        f"the simulation blew up after step {step}: a position is not finite, or the temperature "
-        "ran away"
+        f"the simulation blew up after step {step}: a position is not finite, or temperature or "
+        "volume ran away"
         if bits & errors.NOT_FINITE
         else f"the simulation stopped after step {step}: atoms crowd beyond every neighbor list",
-        remedy="start again from an earlier frame of trajectory.extxyz with a smaller --time-step, "
-        "and see in it which atoms are outside the training data",
+        remedy=remedy,
     )
 
 
@@ -332,7 +351,8 @@ def _finish(folder: RunFolder, recorder: _Recorder, finished: bool) -> dict[str,
     options, coverage = recorder.options, recorder.model.coverage
     table = np.loadtxt(folder.path / THERMO, delimiter=",", skiprows=1, ndmin=2)
     column: dict[str, np.ndarray] = dict(zip(_COLUMNS, table.T, strict=True))
-    later = slice(len(table) // 4, None)
+    first = len(table) // 4
+    later = slice(first, None)
     num = len(recorder._bare)
     which = "total" if options.ensemble == "nve" else "potential"
     figure = plot.simulation(
@@ -344,6 +364,7 @@ def _finish(folder: RunFolder, recorder: _Recorder, finished: bool) -> dict[str,
         pressure_gpa=column["pressure_gpa"] if options.ensemble == "npt" else None,
         threshold_share=float(coverage.false_alarm),
         energy_label=f"{which} energy (eV/atom)",
+        averaged_from=first,
     )
     save_figure(figure, folder.path / "md.png")
     total = column["total_energy_ev"] / num

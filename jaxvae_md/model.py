@@ -165,8 +165,11 @@ def load_model(path: str | Path) -> Model:
     except FileNotFoundError:
         raise FileError("no such file", file=path, remedy="give a model.npz or a run") from None
     except (OSError, ValueError, KeyError, TypeError, EOFError, *_BROKEN) as error:
+        # for any other file numpy speaks of pickles and of allowing them
+        archive = zipfile.is_zipfile(path)
+        reason = f"{type(error).__name__}: {error}" if archive else "it is no whole npz archive"
         raise FileError(
-            f"cannot be read as a model ({type(error).__name__}: {error})",
+            f"cannot be read as a model ({reason})",
             file=path,
             remedy="give a model.npz that jaxvae-md learn or fit wrote",
         ) from None

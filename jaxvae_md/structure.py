@@ -80,9 +80,9 @@ def from_atoms(atoms: Atoms, species: tuple[str, ...], dtype=np.float64) -> Stru
     for atom, symbol in enumerate(symbols):
         if symbol not in known:
             raise SpeciesError(
-                f"{symbol} is not among the model's elements {', '.join(species)}",
+                f"{symbol} is not among the known elements {', '.join(species)}",
                 atom=atom,
-                remedy="use a model that was trained with this element",
+                remedy="give structures without it, or training data (a model) with it",
             )
     return Structure(
         position=np.array(atoms.positions, dtype),

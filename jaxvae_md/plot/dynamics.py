@@ -152,11 +152,13 @@ def simulation(
     pressure_gpa: Float[np.ndarray, " t"] | None = None,
     threshold_share: float | None = None,
     energy_label: str = "potential energy (eV/atom)",
+    averaged_from: int = 0,
 ) -> Figure:
     """The record of one run: temperature, energy and, where given, pressure and coverage.
 
-    A panel for each against time, with its mean and standard deviation over all records. Values
-    far from the others, as in a run that blows up, leave the axes; a note counts them.
+    A panel for each against time, with mean and standard deviation of the records from number
+    `averaged_from` on, since a run does not start in equilibrium. Values far from the others, as
+    in a run that blows up, leave the axes; a note counts them.
 
     **Arguments:** `temperature` and `target_temperature` in K; `energy_per_atom` in eV,
     `energy_label` says which energy; `outside` the share of atoms outside the training data at
@@ -185,8 +187,11 @@ def simulation(
         window = _window(values, least, lines)
         _draw_record(ax, time, values, window, lines)
         name, _, of = label.partition(" (")
-        title = f"{name[:1].upper()}{name[1:]}{_spread(values, window, of.rstrip(')'))}"
-        title += " (mean ± standard deviation)" if ax is axes[0] and "±" in title else ""
+        spread = _spread(values, averaged_from, window, of.rstrip(")"))
+        title = f"{name[:1].upper()}{name[1:]}{spread}"
+        if ax is axes[0] and "±" in title:
+            since = f" from {time[averaged_from]:.4g} {unit} on" if averaged_from else ""
+            title += f" (mean ± standard deviation{since})"
         style_axes(ax, title, "", textwrap.fill(label, 20))
     for kelvin in target:
         line = {"linestyle": "--", "linewidth": 1.3, "label": f"target: {kelvin:g} K"}
@@ -314,16 +319,17 @@ def _window(values, least: float, lines: Sequence[float]) -> tuple[float, float]
     return float(low - margin), float(high + margin)
 
 
-def _spread(values, window: tuple[float, float], unit: str) -> str:
+def _spread(values, averaged_from: int, window: tuple[float, float], unit: str) -> str:
     """For a title: mean and standard deviation, or the extremes where the axes leave some out."""
+    averaged = finite_values(np.ravel(values)[averaged_from:])
     values = finite_values(values)
     low, high = np.min(values, initial=np.inf), np.max(values, initial=-np.inf)
     if low < window[0] or high > window[1]:
         return f": between {short_number(low)} and {short_number(high)} {unit}"
-    if len(values) < 2:
-        text = "".join(f": {value:.5g} {unit}" for value in values)
+    if len(averaged) < 2:
+        text = "".join(f": {value:.5g} {unit}" for value in averaged)
     else:
-        deviation = np.std(values)
+        deviation = np.std(averaged)
         digits = int(np.clip(1 - np.floor(np.log10(max(deviation, 1e-9))), 0, 6))
-        text = f": {np.mean(values):.{digits}f} ± {deviation:.{digits}f} {unit}"
+        text = f": {np.mean(averaged):.{digits}f} ± {deviation:.{digits}f} {unit}"
     return text.replace("-", "\N{MINUS SIGN}").rstrip()

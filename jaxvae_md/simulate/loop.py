@@ -101,12 +101,14 @@ def chunks(
     record_every: int = 10,
     chunk: int = 200,
     runaway: float = 1e5,
+    volumes: tuple[float, float] = (0.0, np.inf),
 ) -> Iterator[Chunk]:
     """A simulation on the host, `chunk` steps at a time, checked after each as told in `run`.
 
-    The error bits of a failure come with the last chunk. A simulation that is continued from the
-    state of a chunk has the same frames, bit by bit, as one that never stopped, on the same
-    machine and with the same options.
+    It also stops when the cell's volume (angstrom^3) is not between the two `volumes`. The error
+    bits of a failure come with the last chunk. A simulation that is continued from the state of a
+    chunk has the same frames, bit by bit, as one that never stopped, on the same machine and with
+    the same options.
 
     ```python
     for state, trajectory in chunks(simulator, params, state, num_steps=1000):
@@ -121,6 +123,8 @@ def chunks(
         frames = jax.tree.map(np.asarray, frames)
         bits = frames.error
         wild = (bits & errors.NOT_FINITE != 0) | ~(frames.temperature < runaway)
+        volume = np.abs(np.linalg.det(frames.cell))
+        wild |= ~((volumes[0] < volume) & (volume < volumes[1]))
         first_wild = _first(wild)
         first_overflow = _first(bits & errors.NEIGHBOR_OVERFLOW != 0)
         # what is not a number overflows every list, so it gets a single chance

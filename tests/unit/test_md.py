@@ -110,6 +110,14 @@ def test_velocities_of_the_start_are_kept(model, tmp_path):
     assert np.abs(first.get_momenta() - momenta).max() < 1e-6
 
 
+def test_a_start_at_rest_stays_at_rest(model, tmp_path):
+    start = frames()[0]
+    start.set_momenta(np.zeros((8, 3)))
+    new_md(model, start, MDOptions(steps=20, ensemble="nve"), tmp_path / "run")
+    first = ase.io.read(tmp_path / "run" / "trajectory.extxyz", 0)
+    assert not first.get_momenta().any()
+
+
 def test_a_molecule_is_simulated_without_pressure(model, tmp_path):
     start = Atoms("Si2", [[0, 0, 0], [2.3, 0, 0]])
     options = MDOptions(temperature=50.0, steps=40, record_every=20)
@@ -171,6 +179,30 @@ def test_a_wild_simulation_stops_and_keeps_its_good_frames(model, tmp_path):
     assert f"step {read[-1].info['step']}:" in str(caught.value)
     with pytest.raises(errors.RunError, match=f"after step {read[-1].info['step']}:"):
         resumed(tmp_path / "run")
+
+
+def test_a_cell_that_runs_away_stops_the_simulation(model, tmp_path):
+    options = MDOptions(temperature=300.0, steps=2000, ensemble="npt", pressure=-1e3)
+    with pytest.raises(errors.SimulationError, match="volume ran away"):
+        new_md(model, frames()[0], options, tmp_path / "run")
+    volume = thermo(tmp_path / "run")["volume_a3"]
+    assert volume.max() < 8 * volume[0]
+
+
+def test_a_start_that_blows_up_at_once_has_no_earlier_frame(model, tmp_path):
+    options = MDOptions(temperature=300.0, steps=200, ensemble="nve", time_step=1e3)
+    with pytest.raises(errors.SimulationError, match="after step 0:") as caught:
+        new_md(model, frames()[3], options, tmp_path / "run")
+    assert "relax START" in caught.value.remedy
+
+
+def test_a_damaged_model_can_be_put_back(model, tmp_path):
+    new_md(model, frames()[0], OPTIONS, tmp_path / "run")
+    path = tmp_path / "run" / "model.npz"
+    path.write_bytes(path.read_bytes()[::-1])
+    with pytest.raises(errors.FileError, match="no whole npz archive") as caught:
+        resumed(tmp_path / "run")
+    assert "copy the model.npz that the simulation was started with" in caught.value.remedy
 
 
 def test_an_altered_trajectory_is_noticed(model, tmp_path, caplog):
@@ -249,6 +281,8 @@ def test_a_bad_start_is_refused_before_anything_is_written(
         {"ensemble": "nvx"},
         {"time_step": -1.0},
         {"pressure": float("inf")},
+        {"pressure": 1.5},
+        {"pressure": 1.5, "ensemble": "nve"},
         {"record_every": 0},
         {"seed": -1},
         {"seed": True},

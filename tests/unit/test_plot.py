@@ -328,6 +328,10 @@ def test_a_simulation_names_its_means_its_lines_and_its_unit_of_time():
     figure = plot.simulation(time, *arrays, **lines, energy_label="total energy (eV/atom)")
     text = texts(figure)
     assert "Temperature: 300 ± 10 K (mean ± standard deviation)" in text
+    heated = np.where(np.arange(100) < 26, 330.0, arrays[0])
+    later = texts(plot.simulation(time, heated, *arrays[1:], averaged_from=26))
+    since = f"{time[26]:.4g} fs on"
+    assert f"Temperature: 300 ± 10 K (mean ± standard deviation from {since})" in later
     assert "Total energy: \N{MINUS SIGN}4.3000 ± 0.0020 eV/atom" in text
     assert "Pressure: 2.00 ± 0.10 GPa" in text
     assert "Atoms outside the training data: mean 3 %, at most 5 %" in text

@@ -399,6 +399,20 @@ def test_a_list_serves_while_the_cell_changes():
     assert_close(state.structure.cell, cell[-1], 0)
 
 
+def test_a_cell_that_leaves_its_volumes_ends_the_chunks():
+    state = begin(NPT, PARAMS, COMPRESSED, KEY, 40.0)
+    options = {"record_every": 5, "chunk": 100}
+    whole = list(chunks(NPT, PARAMS, state, 400, **options))
+    volume = np.linalg.det(np.concatenate([part.trajectory.cell for part in whole]))
+    highest = float(volume[:30].max())
+    *_, last = ended = list(chunks(NPT, PARAMS, state, 400, volumes=(0.0, highest), **options))
+    assert int(last.trajectory.error) == errors.NOT_FINITE
+    kept = np.concatenate([part.trajectory.cell for part in ended])
+    assert len(kept) == np.argmax(volume >= highest) < 30
+    *_, last = chunks(NPT, PARAMS, state, 400, volumes=(volume[0], np.inf), **options)
+    assert int(last.trajectory.error) == errors.NOT_FINITE
+
+
 def test_the_cell_may_come_to_meet_more_of_its_images():
     # four atoms at the density of a gas: the cell collapses below the reach of the list
     sparse = crystal((1, 1, 1))
