@@ -7,6 +7,8 @@ from typing import Any
 
 from jaxvae_md.errors import FileError, OptionError
 
+EMBEDDED = "embedded-silicon"
+"""what a run without a file notes as its data"""
 _QUICK: dict[str, Any] = {
     "num_generated": 4,
     "vae_steps": 1500,
@@ -42,14 +44,19 @@ def _read(path: Path) -> dict[str, Any]:
     import yaml
 
     try:
-        options = yaml.safe_load(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        options = yaml.safe_load(text)
         if not isinstance(options, dict):
             raise ValueError("no mapping of names to values")
+        # YAML forbids a name twice; the parser takes the last
+        names = [key.value for key, _ in yaml.compose(text, yaml.SafeLoader).value]
+        if len(set(names)) < len(names):
+            raise ValueError(f"{max(names, key=names.count)!r} is there twice")
     except (OSError, ValueError, yaml.YAMLError) as error:
         reason = " ".join(str(getattr(error, "strerror", None) or error).split())
         raise FileError(
             f"cannot be read as options ({reason})", file=path, remedy="give lines like seed: 1"
         ) from None
-    if options.get("data") is not None:
+    if options.get("data") not in (None, EMBEDDED):
         options["data"] = str(path.parent / str(options["data"]))
     return options

@@ -51,6 +51,12 @@ def _generate(run: Path, num: int, seed: int, out: Path | None, progress: bool) 
     from jaxvae_md.io import write_frames
 
     frames, result = runs.generate(run, num, seed, progress)
+    if out.exists():
+        raise OutputError(
+            "was written by another process meanwhile",
+            file=out,
+            remedy="give another file with --out",
+        )
     write_frames(out, frames)
     words = f"{len(frames)} of {num} structures, in {out}"
     if len(frames) < num:

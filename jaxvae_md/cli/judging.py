@@ -36,24 +36,24 @@ def coverage(
 
 def _coverage(train: Path, new: Path, out: Path, progress: bool) -> Result:
     from jaxvae_md.io import read_frames, write_frames
-    from jaxvae_md.run_folder import check_free
+    from jaxvae_md.run_folder import new_folder
 
-    check_free(out)
-    training, frames = read_frames(train, labelled=False), read_frames(new, labelled=False)
+    with new_folder(out) as folder:
+        training, frames = read_frames(train, labelled=False), read_frames(new, labelled=False)
 
-    configure_jax()
-    from jaxvae_md.assessment import annotated, assess
-    from jaxvae_md.atomic import write_text
-    from jaxvae_md.summary import coverage_figures
+        configure_jax()
+        from jaxvae_md.assessment import annotated, assess
+        from jaxvae_md.atomic import write_text
+        from jaxvae_md.summary import coverage_figures
 
-    try:
-        result = assess(training, frames, progress=progress)
-    except InputError as error:
-        raise error.at(file=new if error.frame is not None else train) from error
-    write_frames(out / "coverage.extxyz", annotated(frames, result))
-    coverage_figures(result, out)
-    sentence = result.verdict.sentence
-    write_text(out / "verdict.txt", sentence + "\n")
+        try:
+            result = assess(training, frames, progress=progress)
+        except InputError as error:
+            raise error.at(file=new if error.frame is not None else train) from error
+        write_frames(folder / "coverage.extxyz", annotated(frames, result))
+        coverage_figures(result, folder)
+        sentence = result.verdict.sentence
+        write_text(folder / "verdict.txt", sentence + "\n")
     found = {
         "verdict": sentence,
         "outside": result.verdict.share,

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from jaxvae_md.cli.arguments import ConfigFile, Debug, Json, Quick, Quiet, Resume, Seed, stem
-from jaxvae_md.cli.config_file import gathered
+from jaxvae_md.cli.config_file import EMBEDDED, gathered
 from jaxvae_md.cli.outcome import Result, configure_jax, refuse_with_resume, reported
 from jaxvae_md.errors import InputError, OptionError
 
@@ -121,7 +121,7 @@ def fit(
             final = _resume(resume, "fit", None, None, progress)
             return final, _fitted(final, resume)
         options = gathered(config, quick, seed=seed, potential=potential, labeller="none")
-        source = data if data is not None else options.get("data")
+        source = data or options.get("data")
         if source is None:
             raise OptionError("no data", remedy="name the file: jaxvae-md fit DATA.extxyz")
         folder = out or Path(f"fit-of-{stem(Path(source))}")
@@ -144,17 +144,22 @@ def _new_run(
     from jaxvae_md.run_folder import check_free
 
     check_free(out)
-    source = options.pop("data", None) if data is None else str(data)
-    options.pop("data", None)
-    options.setdefault("labeller", "sw" if source is None else "none")
+    noted = options.pop("data", EMBEDDED)
+    source = noted if data is None else str(data)
+    if source is None:
+        raise OptionError(
+            "the frames of that run came from Python and not from a file",
+            remedy=f"name a file with them: jaxvae-md {kind} DATA.extxyz --config ...",
+        )
+    options.setdefault("labeller", "sw" if source == EMBEDDED else "none")
     config = from_plain(Config, options)
-    if source is not None:
-        frames = read_frames(source)
-        source = str(Path(source).absolute())
-    else:
+    if source == EMBEDDED:
         from jaxvae_md.datasets import silicon
 
         frames = silicon()
+    else:
+        frames = read_frames(source)
+        source = str(Path(source).absolute())
     configure_jax()
     from jaxvae_md.label import get_labeller
     from jaxvae_md.run import new_run
@@ -163,7 +168,7 @@ def _new_run(
     try:
         return new_run(frames, config, out, reference, progress, kind=kind, data=source)
     except InputError as error:
-        raise error.at(file=data or source or "the embedded set") from error
+        raise error.at(file=data or source) from error
 
 
 def _resume(

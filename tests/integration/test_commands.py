@@ -3,7 +3,9 @@
 import json
 import os
 import shutil
+import signal
 import subprocess
+import time
 from pathlib import Path
 
 import ase.io
@@ -13,7 +15,7 @@ import yaml
 from ase.build import bulk
 from ase.optimize import BFGS
 
-from jaxvae_md import errors, load_model, run
+from jaxvae_md import errors, load_model, run, run_folder
 from jaxvae_md.label import get_labeller, label
 from tests.integration.command import (
     COMMAND,
@@ -22,7 +24,7 @@ from tests.integration.command import (
     assert_says_refused,
     jaxvae_md,
 )
-from tests.integration.kills import learn_is_killed, md_is_killed
+from tests.integration.kills import learn_is_killed, md_is_killed, started
 from tests.integration.runs import listing, metrics, small_silicon, without_time
 
 
@@ -169,6 +171,12 @@ def test_labelled_structures_join_the_data_and_another_round_begins(here, tmp_pa
     assert {"generated.extxyz", "to_label.extxyz", "model.npz", "report.html"} <= set(kept)
     again = ["learn", "--resume", "run", "--labelled", "labelled.extxyz"]
     assert_refused(*again, cwd=tmp_path, words="among the run's data already")
+    # a kill after the labels were taken: the same line goes on
+    shutil.rmtree(max((tmp_path / "run" / "checkpoints").iterdir()))
+    done = jaxvae_md(*again, "--json", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "have joined the training data already" in done.stderr
+    assert without_time(json.loads(done.stdout)) == without_time(records[-1])
 
 
 @pytest.mark.slow
@@ -258,6 +266,45 @@ def test_an_error_as_json_says_where(here, tmp_path):
     assert error["remedy"]
 
 
+@pytest.mark.parametrize("option", ["--bogus", "--rounds=x"])
+def test_a_wrong_word_on_the_command_line_is_an_error_as_every_other(tmp_path, option):
+    done = jaxvae_md("learn", option, cwd=tmp_path)
+    name = option.split("=")[0]
+    assert_says_refused(done.returncode, done.stdout, done.stderr, name)
+    assert "learn --help" in done.stderr
+    done = jaxvae_md("learn", "--json", option, cwd=tmp_path)
+    assert done.returncode == json.loads(done.stdout)["exit"] == 2
+    assert name in json.loads(done.stdout)["error"]
+
+
+def test_an_interrupted_md_says_how_to_go_on(here, tmp_path):
+    start = started(
+        ["md", str(here / "fitted"), str(here / "si.extxyz"), "--steps", "200000", "--out", "md"],
+        tmp_path,
+    )
+    thermo = tmp_path / "md" / "thermo.csv"
+    while not thermo.exists() or thermo.stat().st_size < 6000:
+        time.sleep(0.05)
+        assert start.poll() is None, start.communicate()
+    start.send_signal(signal.SIGINT)
+    stdout, stderr = start.communicate(timeout=60)
+    assert (start.returncode, stdout) == (1, "")
+    assert stderr.endswith(
+        "error: interrupted; what was finished is kept\n"
+        "  remedy: jaxvae-md md --resume md continues\n"
+    )
+    with run_folder.opened(tmp_path / "md", "md") as folder:
+        assert folder.last().info["step"] > 0
+
+
+def test_options_of_a_run_from_python_say_that_the_data_are_missing(here, tmp_path):
+    options = yaml.safe_load((here / "fitted" / "config.yaml").read_text())
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump({**options, "data": None}))
+    words = "came from Python"
+    assert_refused("learn", "--config", "config.yaml", cwd=tmp_path, words=words)
+    assert_refused("fit", "--config", "config.yaml", cwd=tmp_path, words="no data")
+
+
 REFUSED = {
     "learn of an md": (["learn", "--resume", "md"], "a run of jaxvae-md md"),
     "learn of a fit": (["learn", "--resume", "fitted"], "a run of jaxvae-md fit"),
@@ -287,7 +334,7 @@ def test_what_cannot_be_done_is_refused(here, arguments, words):
 
 
 def test_a_second_process_is_refused(here):
-    with run.run_folder.opened(here / "run", "learn"):
+    with run_folder.opened(here / "run", "learn"):
         for command in (["learn", "--resume", "run"], ["generate", "run"]):
             done = jaxvae_md(*command, cwd=here)
             words = f"process {os.getpid()} on"
@@ -301,13 +348,22 @@ def test_an_edited_run_is_refused(here, tmp_path):
     assert_refused("learn", "--resume", "run", cwd=tmp_path, words="options were edited")
 
 
-def test_what_is_missing_of_a_finished_run_is_written_again(here, tmp_path):
+def test_what_is_missing_of_a_finished_run_or_was_altered_is_written_again(here, tmp_path):
     shutil.copytree(here / "run", tmp_path / "run")
-    for name in ("model.npz", "metrics.jsonl", "report.html"):
+    for name in ("model.npz", "metrics.jsonl", "figures/parity.png"):
         (tmp_path / "run" / name).unlink()
+    altered = {"report.html": b"", "generated.extxyz": b"mine", "figures/rdf.png": b"dots"}
+    for name, content in altered.items():
+        (tmp_path / "run" / name).write_bytes(content)
     done = jaxvae_md("learn", "--resume", "run", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert listing(tmp_path / "run") == listing(here / "run")
+    for name in ("model.npz", *altered):
+        assert f"{name} is missing or was altered" in done.stderr
+    kept = {f"{name}.altered-1": content for name, content in altered.items()}
+    assert listing(tmp_path / "run") == listing(here / "run") | kept
+    done = jaxvae_md("learn", "--resume", "run", cwd=tmp_path)
+    assert "altered" not in done.stderr
+    assert listing(tmp_path / "run") == listing(here / "run") | kept
 
 
 @pytest.mark.slow

@@ -26,6 +26,17 @@ def test_data_are_beside_the_file(config):
     assert options["data"] == str(config.parent / "si.extxyz")
 
 
+def test_the_name_of_the_embedded_data_is_no_file(config):
+    config.write_text("data: embedded-silicon")
+    assert gathered(config)["data"] == "embedded-silicon"
+
+
+def test_a_name_that_is_there_twice_is_refused(config):
+    config.write_text("seed: 3\nsteps: 10\nseed: 4\n")
+    with pytest.raises(errors.FileError, match="'seed' is there twice"):
+        gathered(config)
+
+
 def test_code_is_only_named_on_the_command_line(config):
     with pytest.raises(errors.OptionError, match="my_dft:label") as caught:
         gathered(config, seed=1)
