@@ -91,8 +91,9 @@ def new_run(
             check_same_reference(frames, remembered(labeller, folder / LABELS), config.labeller)
 
     with run_folder.create(out, kind, options, to_tree(state), info, fill) as folder:
-        memory = labeller and remembered(labeller, folder.path / LABELS)
-        return _proceed(folder, config, state, info, memory, progress)
+        if labeller is not None:
+            labeller = remembered(labeller, folder.path / LABELS)
+        return _proceed(folder, config, state, info, labeller, progress)
 
 
 def resume(

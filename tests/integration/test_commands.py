@@ -75,8 +75,8 @@ def test_every_potential_can_be_fitted_and_learned(here, tmp_path, potential):
     assert (tmp_path / "jaxvae-md-run" / "report.html").is_file()
 
 
-def test_learn_killed_twice_ends_as_the_run_whose_resolved_options_it_took(runs, tmp_path):
-    learn_is_killed(runs, tmp_path, 2)
+def test_a_killed_learn_ends_as_the_run_whose_resolved_options_it_took(runs, tmp_path):
+    learn_is_killed(runs, tmp_path, 1)
 
 
 def test_md_killed_twice_ends_the_same(runs, tmp_path):
@@ -390,6 +390,7 @@ def test_a_labeller_that_fails_ends_the_run_and_the_run_goes_on(here, tmp_path):
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_reported_before_anything_is_said_to_be_saved(here, tmp_path):
     learn = ["learn", "--config", str(here / "options.yaml"), "--labeller", "sw", "--out", "full"]
     done = subprocess.run(
