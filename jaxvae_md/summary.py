@@ -287,11 +287,11 @@ def _latent_map(state: State, config: Config) -> Figure:
 def _parity(state: State, config: Config) -> Figure:
     size = counts(state)[state.test]
     mask = np.asarray(state.data.structure.mask)
-    shown = {
-        _MODELS[name]: predicted
-        for name, predicted in predictions(state, config).items()
-        if name != "learned"
-    }
+    by_model = predictions(state, config)
+    if "refined" in by_model:
+        # three columns are enough: what came first, and what came last
+        by_model.pop("learned", None)
+    shown = {_MODELS[name]: predicted for name, predicted in by_model.items()}
     forces_of = lambda forces: np.concatenate([forces[i] for i in state.test])
     return plot.parity(
         state.data.energy[state.test] / size,
