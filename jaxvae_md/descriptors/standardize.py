@@ -43,3 +43,35 @@ def fit_standardizer(x: Float[Array, "n f"], floor: float = 1e-3) -> Standardize
         mean=np.mean(x, axis=0),
         scale=np.maximum(scale, floor * largest if largest > 0 else 1.0),
     )
+
+
+class Span(NamedTuple):
+    """The directions of standardised descriptors in which the data vary."""
+
+    direction: Float[Array, "d f"]
+    """orthonormal rows, the largest variance first"""
+
+    def coordinates(self, z: Float[Array, "*b f"]) -> Float[Array, "*b d"]:
+        """Standardised descriptors along the directions."""
+        return z @ jnp.asarray(self.direction, z.dtype).T
+
+    def residual(self, z: Float[Array, "*b f"]) -> Float[Array, "*b f"]:
+        """What lies outside the span: z - residual(z) is within it."""
+        return z - self.coordinates(z) @ jnp.asarray(self.direction, z.dtype)
+
+
+def fit_span(z: Float[Array, "n f"], floor: float = 1e-3) -> Span:
+    """The span of standardised training descriptors: principal directions above `floor`.
+
+    `floor` is a standard deviation in units of the largest direction's. Columns may be collinear
+    (a one-species set in a two-species basis has many) or without variance: the span has fewer
+    directions then, and a descriptor that leaves it is seen by its residual, of whatever size.
+
+    ```python
+    z = standardizer.apply(x_train)
+    jnp.linalg.norm(fit_span(z).residual(standardizer.apply(x_new)), axis=-1)
+    ```
+    """
+    z = np.asarray(z)
+    _, deviation, direction = np.linalg.svd(z / np.sqrt(len(z)), full_matrices=False)
+    return Span(direction[deviation > floor * np.max(deviation, initial=0.0)])

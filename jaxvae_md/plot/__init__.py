@@ -12,6 +12,7 @@ from jaxvae_md.plot.dynamics import side_by_side as side_by_side
 from jaxvae_md.plot.dynamics import simulation as simulation
 from jaxvae_md.plot.environments import coverage_by_frame as coverage_by_frame
 from jaxvae_md.plot.environments import coverage_map as coverage_map
+from jaxvae_md.plot.environments import distributions as distributions
 from jaxvae_md.plot.environments import latent_map as latent_map
 from jaxvae_md.plot.environments import reconstruction as reconstruction
 from jaxvae_md.plot.potential import pair_potential as pair_potential

@@ -20,6 +20,7 @@ from jaxvae_md.plot.style import (
     BLUE,
     COLORS,
     DASHES,
+    DISTINCT,
     GREEN,
     LEGEND,
     ORANGE,
@@ -134,7 +135,7 @@ def radial_distribution(
     for place, name in enumerate(name for name in curves if name != reference):
         gap = np.mean(np.abs(np.asarray(curves[name], float) - truth))
         text = f"{name} (mean |Δg| {gap:.3g})" if np.isfinite(gap) else f"{name}: not finite"
-        color, dash = (VERMILION, BLUE, GREEN, PURPLE)[place % 4], DASHES[(1, 0, 2, 3)[place % 4]]
+        color, dash = DISTINCT[place % 4], DASHES[(1, 0, 2, 3)[place % 4]]
         ax.plot(r, curves[name], color=color, label=text, linewidth=1.8, linestyle=dash)
     ax.set(xlim=(r[0], r[-1]), ylim=(0, axis_limits(truth, *curves.values(), stretch=0.6)[1]))
     style_axes(ax, f"Radial distribution functions against {reference}", "distance r (Å)", "g(r)")

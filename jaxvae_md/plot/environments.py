@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from jaxtyping import Float
@@ -13,6 +13,8 @@ from matplotlib.ticker import MaxNLocator
 
 from jaxvae_md.plot.style import (
     BLUE,
+    DASHES,
+    DISTINCT,
     DOTS,
     ORANGE,
     VERMILION,
@@ -214,3 +216,40 @@ def _draw_scores(figure: Figure, ax: Axes, codes, scores, threshold: float) -> s
     bar.ax.axhline(threshold, color="black", linewidth=2)
     note_missing(ax, scores, codes)
     return f"{short_number(100 * len(outside) / max(len(scores), 1))} %"
+
+
+def distributions(
+    r: Float[np.ndarray, " r"],
+    radial: Mapping[str, Float[np.ndarray, " r"]],
+    theta: Float[np.ndarray, " t"],
+    angular: Mapping[str, Float[np.ndarray, " t"]],
+) -> Figure:
+    """Distances and angles that descriptors encode, as `descriptors.distributions` gives them.
+
+    The first environment thick and grey, the others over it, such as what a decoder proposed and
+    what was realised.
+
+    **Arguments:** `r` in angstrom, `theta` in radian; densities by name, the same names in both.
+
+    ```python
+    view = descriptors.distributions(descriptor, x, r, theta)
+    distributions(r, {"atom 0": view.radial[0]}, theta, {"atom 0": view.angular[0]})
+    ```
+    """
+    figure = new_figure(9.6, 4.2)
+    panels = figure.subplots(1, 2)
+    degrees = np.degrees(np.asarray(theta))
+    for ax, place, curves in ((panels[0], r, radial), (panels[1], degrees, angular)):
+        for number, (name, density) in enumerate(curves.items()):
+            if number == 0:
+                ax.plot(place, density, color="0.72", linewidth=6, label=name)
+            else:
+                color, dash = DISTINCT[(number - 1) % 4], DASHES[(number - 1) % 4]
+                ax.plot(place, density, color=color, linestyle=dash, linewidth=1.8, label=name)
+        ax.axhline(0, color="0.3", linewidth=0.8)
+        ax.set(xlim=(place[0], place[-1]), ylim=axis_limits([0.0], *curves.values()))
+    panels[1].set_xticks(np.arange(0, 181, 30))
+    style_axes(panels[0], "Distances, as the descriptor sees them", "r (Å)", "density (1/Å)")
+    style_axes(panels[1], "Angles, as the descriptor sees them", "θ (°)", "density (1/radian)")
+    legend_below(figure)
+    return figure

@@ -16,6 +16,8 @@ BLUE, ORANGE, GREEN, VERMILION = "#0072B2", "#E69F00", "#009E73", "#D55E00"
 PURPLE, SKY, BLACK, YELLOW = "#CC79A7", "#56B4E9", "#000000", "#F0E442"
 COLORS = (BLUE, ORANGE, GREEN, VERMILION, PURPLE, SKY, BLACK, YELLOW)
 """Okabe and Ito's colours, which readers with any colour vision tell apart."""
+DISTINCT = (VERMILION, BLUE, GREEN, PURPLE)
+"""over a grey reference"""
 DASHES = ("-", (0, (5, 2)), (0, (5, 1.5, 1, 1.5)), (0, (1.5, 1.2)))
 DOTS = {"linewidth": 0, "alpha": 0.85, "rasterized": True}
 LEGEND = {"fontsize": 9, "framealpha": 0.9, "edgecolor": "0.8"}

@@ -1,5 +1,7 @@
 """Derivatives of Chebyshev descriptors in float64."""
 
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -50,6 +52,7 @@ def test_second_derivative_equals_finite_differences():
 def test_linearise_equals_the_jacobian_by_displacement():
     structure = systems.sio2()
     descriptor = descriptor_of(structure)
+    forward = replace(descriptor, forward_mode=True)
     neighbors = neighbor_list(descriptor.cutoff).allocate(structure)
 
     @jax.jit
@@ -59,7 +62,7 @@ def test_linearise_equals_the_jacobian_by_displacement():
         tangent = np.random.default_rng(0).normal(size=(9, 3))
         move = lambda p: structure._replace(position=p)
         _, by_position = jax.jvp(
-            lambda p: descriptor(move(p), neighbors), (structure.position,), (tangent,)
+            lambda p: forward(move(p), neighbors), (structure.position,), (tangent,)
         )
         _, moved = jax.jvp(
             lambda p: displacements(move(p), neighbors), (structure.position,), (tangent,)
@@ -69,6 +72,74 @@ def test_linearise_equals_the_jacobian_by_displacement():
     values, chained, by_position = both(jax.tree.map(jnp.asarray, structure))
     assert_close(values, jax.jit(descriptor)(structure, neighbors), 1e-13)
     assert_close(chained, by_position, 1e-12)
+
+
+@pytest.mark.parametrize("make", [systems.triclinic, systems.sio2])
+def test_the_rule_and_its_twin_have_the_same_values_and_derivatives(make):
+    structure = jax.tree.map(jnp.asarray, make())
+    descriptor = descriptor_of(structure)
+    neighbors = neighbor_list(descriptor.cutoff).allocate(structure, extra=1.2)
+    vector = displacements(structure, neighbors)
+    rng = np.random.default_rng(0)
+    weight = jnp.asarray(rng.normal(size=vector.shape[:2]))
+    cotangent = rng.normal(size=(len(vector), descriptor.num_features))
+    direction = jnp.asarray(rng.normal(size=vector.shape))
+
+    def everything(descriptor):
+        """Values, derivatives, products with the Hessian both ways, and all of it under vmap."""
+        scalar = lambda v, w: jnp.sum(cotangent * descriptor.of_environments(v, w))
+        slope = lambda v: jax.grad(scalar)(v, weight)
+        return {
+            "values": descriptor.of_environments(vector, weight),
+            "gradient": jax.grad(scalar, argnums=(0, 1))(vector, weight),
+            "forward over reverse": jax.jvp(slope, (vector,), (direction,))[1],
+            "reverse over reverse": jax.grad(lambda v: jnp.sum(direction * slope(v)))(vector),
+            "vmap": jax.vmap(slope)(jnp.stack([vector, 1.01 * vector])),
+        }
+
+    with_rule = jax.jit(lambda: everything(descriptor))()
+    twin = jax.jit(lambda: everything(replace(descriptor, forward_mode=True)))()
+    for name in twin:
+        for one, other in zip(*map(jax.tree.leaves, (with_rule[name], twin[name])), strict=True):
+            assert_close(one, other, 1e-12)
+    product = with_rule["forward over reverse"]
+    assert_close(product, with_rule["reverse over reverse"], 1e-12)
+
+
+def test_only_the_twin_has_a_forward_mode():
+    structure = systems.si8()
+    descriptor = descriptor_of(structure)
+    neighbors = neighbor_list(descriptor.cutoff).allocate(structure)
+    at = lambda descriptor: lambda p: descriptor(structure._replace(position=p), neighbors)
+    with pytest.raises(TypeError, match="forward-mode"):
+        jax.jvp(at(descriptor), (structure.position,), (structure.position,))
+    _, tangent = jax.jvp(
+        at(replace(descriptor, forward_mode=True)), (structure.position,), (np.ones((8, 3)),)
+    )
+    assert np.abs(tangent).max() < 1e-9, "a translation changes nothing"
+
+
+def test_many_environments_are_those_of_few():
+    structure = systems.make(
+        5.43 * np.random.default_rng(0).uniform(size=(70, 3)) * 2, 11 * np.eye(3)
+    )
+    descriptor = chebyshev(systems.SI, *SETTING)
+    neighbors = neighbor_list(descriptor.cutoff).allocate(structure)
+    cotangent = np.random.default_rng(1).normal(size=(70, descriptor.num_features))
+
+    @jax.jit
+    def both(position):
+        moved = structure._replace(position=position)
+        whole = descriptor(moved, neighbors)
+        halves = [descriptor.at(moved, neighbors, np.arange(*part)) for part in ((0, 35), (35, 70))]
+        return whole, jnp.concatenate(halves)
+
+    whole, halves = both(structure.position)
+    assert_close(whole, halves, 1e-13)
+    slopes = [
+        jax.grad(lambda p, i=i: jnp.sum(cotangent * both(p)[i]))(structure.position) for i in (0, 1)
+    ]
+    assert_close(slopes[0], slopes[1], 1e-12)
 
 
 @pytest.mark.parametrize("direction", np.array([[0, 0, 1], [1, 0, 0], [0, 1, 0], [1, 2, -2]]))

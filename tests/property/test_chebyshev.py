@@ -48,6 +48,14 @@ def test_low_orders_equal_the_sum_over_triples(name, orders):
     assert_close(x, expected, 1e-12, np.abs(expected).max(axis=0))
 
 
+def test_angular_order_20_equals_the_sum_over_triples():
+    setting = (5.0, 20, 4.5, 20)
+    structure = systems.triclinic()
+    expected = oracles.chebyshev(structure, setting, [1.0])
+    x = evaluator(chebyshev(systems.SI, *setting), 5.0)(structure)
+    assert_close(x, expected, 1e-11, np.abs(expected).max(axis=0))
+
+
 @pytest.mark.parametrize("name", STRUCTURES)
 def test_rotation_changes_nothing(name):
     asserts.assert_rotation_invariant(*case(name))

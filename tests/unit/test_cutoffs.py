@@ -28,6 +28,15 @@ def test_slope_vanishes_at_and_beyond_the_cutoff():
     assert (outside == 0).all()
 
 
+def test_the_slope_is_the_derivative():
+    r = jnp.linspace(0.01, 4.5, 101)
+    value, slope = cutoffs.cosine_and_slope(r, 4.0)
+    assert_close(value, cutoffs.cosine(r, 4.0), 0)
+    exact = np.where(r < 4, -np.pi / 8 * np.sin(np.pi * np.asarray(r) / 4), 0)
+    assert_close(slope, exact, 1e-15)
+    assert_close(slope, jax.vmap(jax.grad(lambda r: cutoffs.cosine(r, 4.0)))(r), 1e-15)
+
+
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_dtype_is_preserved(dtype):
     assert cutoffs.cosine(jnp.ones(3, dtype), 4.0).dtype == dtype

@@ -91,6 +91,9 @@ FIGURES = {
     "radial distribution": lambda: plot.radial_distribution(
         R, {"reference": 1 + np.sin(R) / R, "learned": 1 + np.cos(R) / R, "none": R * np.nan}
     ),
+    "distributions": lambda: plot.distributions(
+        R, {"a": np.exp(-R), "b": np.sin(R)}, R / 3, {"a": np.cos(R), "b": R * np.nan}
+    ),
     "simulation": lambda: record(500),
     "simulation of one record": lambda: record(1),
     "simulation without a record": lambda: record(0),

@@ -1,8 +1,11 @@
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxvae_md.descriptors import Standardizer, fit_standardizer
+from jaxvae_md.descriptors import Standardizer, chebyshev, fit_span, fit_standardizer
+from jaxvae_md.neighbors import neighbor_list
+from tests import systems
 from tests.asserts import assert_close
 
 
@@ -33,6 +36,34 @@ def test_data_without_any_variance_is_only_shifted():
     standardizer = fit_standardizer(np.full((4, 2), 3.0))
     np.testing.assert_array_equal(standardizer.scale, [1, 1])
     np.testing.assert_array_equal(standardizer.apply(jnp.full((1, 2), 3.5)), [[0.5, 0.5]])
+
+
+def test_what_lies_outside_the_span_of_the_data_is_the_residual():
+    rng = np.random.default_rng(0)
+    hidden = rng.normal(size=(300, 3))
+    z = hidden @ rng.normal(size=(3, 5))
+    span = fit_span(z)
+    assert span.direction.shape == (3, 5)
+    assert np.abs(span.residual(z)).max() < 1e-12 * np.abs(z).max()
+    outside = np.linalg.svd(z)[2][-1]
+    assert_close(span.residual(z[:4] + 2.5 * outside), np.tile(2.5 * outside, (4, 1)), 1e-12)
+    assert_close(span.coordinates(z).std(axis=0)[0], np.linalg.svd(z)[1][0] / 300**0.5, 0.1)
+    assert fit_span(np.zeros((4, 2))).direction.shape == (0, 2)
+
+
+def test_one_species_in_a_basis_of_two_has_the_span_of_one():
+    # its weighted columns repeat the others, up to the sign of the weight
+    structure = systems.sio2()
+    alone = structure._replace(species=np.ones(9, np.int32))
+    both = chebyshev(systems.SIO2, 4.0, 4, 4.0, 3)
+    neighbors = neighbor_list(4.0).allocate(structure)
+    x, mixed = (np.asarray(jax.jit(both)(s, neighbors)) for s in (alone, structure))
+    standardizer = fit_standardizer(x)
+    span = fit_span(standardizer.apply(x))
+    assert len(span.direction) <= 9
+    size = lambda x: np.linalg.norm(span.residual(standardizer.apply(x)), axis=1)
+    assert size(x).max() < 1e-2
+    assert size(mixed).min() > 1
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
