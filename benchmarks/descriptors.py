@@ -146,7 +146,9 @@ def peers(frames: list[Atoms]) -> Iterator[Figure]:
         }
         for kind, descriptor in made.items():
             values = lambda d=descriptor: [d.create(atoms) for atoms in some]
-            slopes = lambda d=descriptor: d.derivatives(some[0], return_descriptor=False)
+            slopes = lambda d=descriptor: d.derivatives(
+                some[0], attach=True, return_descriptor=False
+            )
             rate = num / seconds(values, repeats=1)
             yield f"dscribe-{kind}-values-{name}", rate, "environments/s"
             rate = len(some[0]) / seconds(slopes, repeats=1)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 _OVERLAP = 0.3
 """angstrom; nearer than any two nuclei of a sensible frame"""
+_SEARCHED = 2.0
 
 
 def read_frames(path: str | Path, labelled: bool = True) -> list[Atoms]:
@@ -73,11 +74,15 @@ def check_frame(atoms: Atoms, labelled: bool = True) -> None:
             remedy="give three independent lattice vectors, or switch pbc off",
         )
     structure = from_atoms(atoms, species_table([atoms]))
-    i, j, _ = host_pairs(structure, _OVERLAP)
-    if len(i):
+    # within so small a distance alone, the search would be through very many cells
+    i, j, shift = host_pairs(structure, _SEARCHED)
+    apart = structure.position[j] + shift @ structure.cell - structure.position[i]
+    overlapping = np.nonzero(np.sum(apart**2, axis=1) < _OVERLAP**2)[0]
+    if len(overlapping):
+        first = overlapping[0]
         raise GeometryError(
-            f"two atoms at the same place (atom {j[0]} is within {_OVERLAP} angstrom)",
-            atom=int(i[0]),
+            f"two atoms at the same place (atom {j[first]} is within {_OVERLAP} angstrom)",
+            atom=int(i[first]),
             remedy="remove one of them",
         )
     if labelled:

@@ -230,10 +230,10 @@ def host_pairs(structure: Structure, radius: float) -> tuple[np.ndarray, np.ndar
         )
     if radius <= 0:
         return np.zeros(0, int), np.zeros(0, int), np.zeros((0, 3), np.int32)
-    i, j, shift = Vesin(cutoff=radius, full_list=True).compute(position, cell, pbc, "ijS")
-    order = np.lexsort((j, i))
+    search = Vesin(cutoff=radius, full_list=True, sorted=True)
+    i, j, shift = search.compute(position, cell, pbc, "ijS")
     atoms = np.nonzero(real)[0]
-    return atoms[i[order]], atoms[j[order]], np.asarray(shift)[order].astype(np.int32)
+    return atoms[i], atoms[j], shift.astype(np.int32)
 
 
 def image_grid(extent: np.ndarray) -> np.ndarray:

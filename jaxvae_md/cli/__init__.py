@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 
+from jaxvae_md import __version__
 from jaxvae_md.cli.generating import generate
 from jaxvae_md.cli.judging import coverage
 from jaxvae_md.cli.learning import fit, learn
@@ -26,6 +27,23 @@ app = typer.Typer(
     "learns from it. Exit codes: 0 done, 1 the run failed and keeps what it had finished, 2 bad "
     "input.",
 )
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"jaxvae-md {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_version, help="Show the version.")
+    ] = False,
+) -> None:
+    pass
+
+
 for _command in (learn, fit, generate, md, coverage):
     app.command()(_command)
 

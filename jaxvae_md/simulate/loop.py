@@ -123,7 +123,8 @@ def chunks(
         frames = jax.tree.map(np.asarray, frames)
         bits = frames.error
         wild = (bits & errors.NOT_FINITE != 0) | ~(frames.temperature < runaway)
-        volume = np.abs(np.linalg.det(frames.cell))
+        with np.errstate(invalid="ignore"):
+            volume = np.abs(np.linalg.det(frames.cell))
         wild |= ~((volumes[0] < volume) & (volume < volumes[1]))
         first_wild = _first(wild)
         first_overflow = _first(bits & errors.NEIGHBOR_OVERFLOW != 0)

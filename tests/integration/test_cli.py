@@ -1,6 +1,7 @@
 """The command line on its own: help, and input that is refused before anything is written."""
 
 import os
+from importlib.metadata import version
 from pathlib import Path
 
 import ase.io
@@ -82,11 +83,16 @@ def assert_untouched(folder: Path, before: set[str]) -> None:
 COMMANDS = ("learn", "fit", "generate", "md", "coverage")
 
 
-def test_help_names_every_command(tmp_path):
-    done = jaxvae_md("--help", cwd=tmp_path)
+@pytest.mark.parametrize("arguments", [["--help"], []])
+def test_help_names_every_command(tmp_path, arguments):
+    done = jaxvae_md(*arguments, cwd=tmp_path)
     assert done.returncode == 0
     for command in COMMANDS:
         assert f"  {command} " in done.stdout
+
+
+def test_the_version_is_that_of_the_package(tmp_path):
+    assert jaxvae_md("--version", cwd=tmp_path).stdout == f"jaxvae-md {version('jaxvae_md')}\n"
 
 
 @pytest.mark.parametrize("command", COMMANDS)
