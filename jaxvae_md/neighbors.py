@@ -16,7 +16,7 @@ from jax import lax
 from jaxtyping import Bool, Float, Int
 
 from jaxvae_md._typing import Array
-from jaxvae_md.errors import GeometryError
+from jaxvae_md.errors import GeometryError, RunError
 from jaxvae_md.structure import Structure
 
 FAR = 1e3
@@ -38,6 +38,8 @@ class NeighborList(NamedTuple):
     """lattice translations that `update` searches"""
     overflow: Bool[Array, "*b"]
     """sticky: once set, pairs may be missing; allocate again on the host"""
+    most: Int[Array, "*b"]
+    """largest number of neighbors that any atom had since the list was allocated"""
 
 
 class NeighborFns(NamedTuple):
@@ -99,6 +101,7 @@ def neighbor_list(cutoff: float, skin: float = 0.0) -> NeighborFns:
     fns = neighbor_list(cutoff=6.0, skin=0.5)
     neighbors = fns.allocate(structure)
     neighbors = jax.jit(fns.update)(moved, neighbors)
+    check_complete(neighbors)
     ```
     """
     radius = cutoff + skin
@@ -124,6 +127,7 @@ def neighbor_list(cutoff: float, skin: float = 0.0) -> NeighborFns:
             reference_cell=np.array(structure.cell),
             images=image_grid(_extent(structure, radius)),
             overflow=np.zeros((), bool),
+            most=np.int32(count.max(initial=0)),
         )
 
     def update(structure: Structure, neighbors: NeighborList) -> NeighborList:
@@ -162,9 +166,29 @@ def neighbor_list(cutoff: float, skin: float = 0.0) -> NeighborFns:
             reference_position=position,
             reference_cell=cell,
             overflow=neighbors.overflow | jnp.any(found > capacity) | too_thin,
+            most=jnp.maximum(neighbors.most, jnp.max(found, initial=0)).astype(jnp.int32),
         )
 
     return NeighborFns(allocate, update, cutoff, skin)
+
+
+def check_complete(neighbors: NeighborList) -> None:
+    """Raises `RunError` on the host when pairs may be missing: `update` cannot raise under jit.
+
+    ```python
+    check_complete(jax.jit(fns.update)(moved, neighbors))
+    ```
+    """
+    if not np.any(neighbors.overflow):
+        return
+    capacity, most = neighbors.index.shape[-1], int(np.max(neighbors.most))
+    reach = np.max(np.asarray(neighbors.images).reshape(-1, 3), axis=0).tolist()
+    raise RunError(
+        f"an atom has {most} neighbors, and the list has room for {capacity}"
+        if most > capacity
+        else f"the cell became too thin for the {reach} images that the list searches",
+        remedy=f"allocate it again from these positions, with capacity={most} or more",
+    )
 
 
 def is_stale(

@@ -90,17 +90,19 @@ ALL = {"si8": si8, "triclinic": triclinic, "slab": slab, "cluster": cluster, "bc
 """The structures of one species, by name."""
 
 
-def random_structure(rng: np.random.Generator, pbc) -> Structure:
-    """Two to eight atoms in a random, often skewed cell, up to three cells outside it.
+def random_structure(rng: np.random.Generator, pbc, num: int | None = None) -> Structure:
+    """Atoms (two to eight by default) in a random, often skewed cell, up to three cells outside it.
 
     Along directions that are not periodic they stay inside, lest none has a neighbor.
     """
+    size = max(1.0, (num or 8) / 8) ** (1 / 3)
     while True:
         cell = rng.uniform(2.5, 6.0, (3, 1)) * (np.eye(3) + rng.uniform(-0.9, 0.9, (3, 3)))
+        cell *= size
         widths = 1 / np.linalg.norm(np.linalg.inv(cell), axis=0)
         if widths.min() > 1.3:
             break
-    num = int(rng.integers(2, 9))
+    num = int(rng.integers(2, 9)) if num is None else num
     fractional = np.where(pbc, rng.uniform(-3, 4, (num, 3)), rng.uniform(0, 1, (num, 3)))
     return make(fractional @ cell, cell, pbc=pbc)
 

@@ -8,10 +8,11 @@ import pytest
 import vesin
 from jax import lax
 
-from jaxvae_md.errors import GeometryError
+from jaxvae_md.errors import GeometryError, RunError
 from jaxvae_md.neighbors import (
     FAR,
     NeighborList,
+    check_complete,
     displacements,
     host_pairs,
     is_stale,
@@ -74,6 +75,21 @@ def test_updated_pairs_equal_vesin_and_allocated_ones(mix):
         i, j, shift = calculator.compute(position, structure.cell, structure.pbc, "ijS")
         assert pair_set(updated) == set(map(tuple, np.column_stack([i, j, shift]).tolist()))
         assert pair_set(updated) == pair_set(neighbors)
+        assert not updated.overflow
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mix", MIXES)
+def test_updated_pairs_equal_vesin_on_a_thousand_cells_of_up_to_64_atoms(mix):
+    rng = np.random.default_rng([7, *(int(p) for p in mix)])
+    fns, calculator = neighbor_list(CUTOFF), vesin.NeighborList(cutoff=CUTOFF, full_list=True)
+    for _ in range(125):
+        structure = systems.random_structure(rng, mix, int(rng.integers(1, 65)))
+        padded = pad(structure, 64)
+        empty = systems.forgotten(systems.reshaped(fns.allocate(padded), 400, 1100))
+        updated = UPDATE(padded, empty)
+        i, j, shift = calculator.compute(structure.position, structure.cell, structure.pbc, "ijS")
+        assert pair_set(updated) == set(map(tuple, np.column_stack([i, j, shift]).tolist()))
         assert not updated.overflow
 
 
@@ -181,6 +197,14 @@ def test_overflow_is_set_when_the_capacity_does_not_suffice():
     full = update(dense, neighbors)
     assert full.overflow
     assert pair_set(full) < by_brute_force(dense, CUTOFF)
+    check_complete(update(structure, neighbors))
+    enough = fns.allocate(dense).index.shape[1]
+    words = f"{enough} neighbors, and the list has room for {neighbors.index.shape[1]}"
+    with pytest.raises(RunError, match=words) as caught:
+        check_complete(full)
+    assert f"capacity={enough}" in caught.value.remedy
+    back = update(structure, full)
+    assert back.most == enough, "what is needed is not forgotten"
 
 
 def test_overflow_is_set_when_the_cell_became_too_thin_for_the_images():
@@ -191,6 +215,8 @@ def test_overflow_is_set_when_the_cell_became_too_thin_for_the_images():
     vacuum = structure._replace(cell=structure.cell * np.array([[1.0], [1.0], [0.1]]))
     update = jax.jit(fns.update)
     assert update(thin, neighbors).overflow
+    with pytest.raises(RunError, match=r"too thin for the \[\d, \d, 0\] images"):
+        check_complete(update(thin, neighbors))
     assert not update(vacuum, neighbors).overflow, "that direction has no images"
 
 

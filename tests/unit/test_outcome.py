@@ -3,6 +3,7 @@
 import gc
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -92,6 +93,9 @@ def test_an_interrupt_says_what_is_kept(capfd):
 
 
 def test_an_interrupt_that_python_drops_comes_again(capfd):
+    # whatever started the tests may ignore it
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+
     def callback(phase, info):
         gc.callbacks.remove(callback)
         raise KeyboardInterrupt
@@ -103,7 +107,10 @@ def test_an_interrupt_that_python_drops_comes_again(capfd):
         return {}, "not interrupted"
 
     hook = sys.unraisablehook
-    code, _, stderr = outcome(work, capfd)
+    try:
+        code, _, stderr = outcome(work, capfd)
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert code == 1
     assert "interrupted" in stderr
     assert sys.unraisablehook is hook
