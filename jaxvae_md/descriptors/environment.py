@@ -237,13 +237,16 @@ def _tables(order: int) -> tuple[np.ndarray, np.ndarray]:
     """`to_harmonics[m, l, a]`: q_mla; `to_angular[l, n]`: b_ln."""
     size = order + 1
     to_harmonics = np.zeros((size, size, size))
+    # coefficients of T_a by Gauss-Chebyshev quadrature, exact up to the order
+    node = chebyshev_series.chebpts1(size)
+    project = chebyshev_series.chebvander(node, order).T * 2 / size
+    project[0] /= 2
     for m in range(size):
         for l in range(m, size):  # noqa: E741
             # Y_lm over p_m is proportional to the m-th derivative of P_l
             derivative = legendre_series.legder(np.eye(l + 1)[l], m)
-            series = chebyshev_series.poly2cheb(legendre_series.leg2poly(derivative))
             norm = sqrt((2 if m else 1) * factorial(l - m) / factorial(l + m))
-            to_harmonics[m, l, : len(series)] = norm * series
+            to_harmonics[m, l] = norm * project @ legendre_series.legval(node, derivative)
     # b_ln = (2 l + 1) / 2 integral T_n P_l, exact by Gauss-Legendre quadrature
     node, quadrature = legendre_series.leggauss(size + 1)
     t = chebyshev_series.chebvander(node, order)

@@ -241,13 +241,16 @@ def distributions(
     degrees = np.degrees(np.asarray(theta))
     for ax, place, curves in ((panels[0], r, radial), (panels[1], degrees, angular)):
         for number, (name, density) in enumerate(curves.items()):
+            # the legend names each once
+            label = name if ax is panels[0] else None
             if number == 0:
-                ax.plot(place, density, color="0.72", linewidth=6, label=name)
+                ax.plot(place, density, color="0.72", linewidth=6, label=label)
             else:
                 color, dash = DISTINCT[(number - 1) % 4], DASHES[(number - 1) % 4]
-                ax.plot(place, density, color=color, linestyle=dash, linewidth=1.8, label=name)
+                ax.plot(place, density, color=color, linestyle=dash, linewidth=1.8, label=label)
         ax.axhline(0, color="0.3", linewidth=0.8)
-        ax.set(xlim=(place[0], place[-1]), ylim=axis_limits([0.0], *curves.values()))
+        every = np.concatenate([[0.0], *map(np.ravel, curves.values())])
+        ax.set(xlim=(place[0], place[-1]), ylim=axis_limits(every))
     panels[1].set_xticks(np.arange(0, 181, 30))
     style_axes(panels[0], "Distances, as the descriptor sees them", "r (Å)", "density (1/Å)")
     style_axes(panels[1], "Angles, as the descriptor sees them", "θ (°)", "density (1/radian)")

@@ -86,7 +86,8 @@ def test_updated_pairs_equal_vesin_on_a_thousand_cells_of_up_to_64_atoms(mix):
     for _ in range(125):
         structure = systems.random_structure(rng, mix, int(rng.integers(1, 65)))
         padded = pad(structure, 64)
-        empty = systems.forgotten(systems.reshaped(fns.allocate(padded), 400, 1100))
+        built = fns.allocate(padded)
+        empty = systems.forgotten(systems.reshaped(built, 600, 729))
         updated = UPDATE(padded, empty)
         i, j, shift = calculator.compute(structure.position, structure.cell, structure.pbc, "ijS")
         assert pair_set(updated) == set(map(tuple, np.column_stack([i, j, shift]).tolist()))
