@@ -54,7 +54,7 @@ save_figure(figure, out / "distributions.png")
 
 # %%
 crystal = [frames["crystal"]]
-orders = (12, 24, 48)
+orders = (12, 24, 40)
 sharper = {}
 for order in orders:
     more = jv.chebyshev(("Si",), 6.0, order, 6.0, order)
@@ -72,6 +72,6 @@ save_figure(figure, out / "orders.png")
 weighted = float(jnp.trapezoid(seen["crystal"].radial, r))
 print(f"{weighted:.2f} neighbors, weighted by the cutoff function: the descriptor's first column")
 assert abs(weighted / x["crystal"][:, 0].mean() - 1) < 0.02
-first_shell = r[jnp.argmax(jnp.where(r < 3.1, sharper["order 48"].radial, 0))]
+first_shell = r[jnp.argmax(jnp.where(r < 3.1, sharper["order 40"].radial, 0))]
 assert abs(first_shell - 2.35) < 0.1
 assert np.min([view.radial.min() for view in sharper.values()]) > 0

@@ -16,7 +16,7 @@ from jax import lax
 from jaxtyping import Bool, Float, Int
 
 from jaxvae_md._typing import Array
-from jaxvae_md.errors import GeometryError, RunError
+from jaxvae_md.errors import GeometryError, OptionError, RunError
 from jaxvae_md.structure import Structure
 
 FAR = 1e3
@@ -95,7 +95,7 @@ def neighbor_list(cutoff: float, skin: float = 0.0) -> NeighborFns:
     largest count times `extra`, at least `capacity`, rounded up to a `multiple` so that similar
     structures share what is compiled); `update(structure, neighbors)` builds the
     list again for new positions in the same shapes and sets `overflow` when they do not suffice;
-    `is_stale` tells when an atom moved more than half the skin.
+    `is_stale` tells when an atom moved more than half the skin. **Raises:** `OptionError`.
 
     ```python
     fns = neighbor_list(cutoff=6.0, skin=0.5)
@@ -104,6 +104,10 @@ def neighbor_list(cutoff: float, skin: float = 0.0) -> NeighborFns:
     check_complete(neighbors)
     ```
     """
+    if not (np.isfinite(cutoff) and cutoff >= 0 and np.isfinite(skin) and skin >= 0):
+        raise OptionError(
+            f"cutoff is {cutoff}, skin is {skin}", remedy="give lengths in angstrom, 0 or more"
+        )
     radius = cutoff + skin
 
     def allocate(
@@ -127,7 +131,7 @@ def neighbor_list(cutoff: float, skin: float = 0.0) -> NeighborFns:
             reference_cell=np.array(structure.cell),
             images=image_grid(_extent(structure, radius)),
             overflow=np.zeros((), bool),
-            most=np.int32(count.max(initial=0)),
+            most=np.array(count.max(initial=0), np.int32),
         )
 
     def update(structure: Structure, neighbors: NeighborList) -> NeighborList:

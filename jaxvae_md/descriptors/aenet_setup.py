@@ -8,7 +8,7 @@ from pathlib import Path
 from jaxvae_md.descriptors.chebyshev import Chebyshev, chebyshev
 from jaxvae_md.errors import FileError, InputError
 
-_NUMBERS = ("radial_Rc", "radial_N", "angular_Rc", "angular_N")
+_CUTOFFS, _ORDERS = ("radial_Rc", "angular_Rc"), ("radial_N", "angular_N")
 
 
 def read_aenet_setup(path: str | Path) -> Chebyshev:
@@ -32,30 +32,29 @@ def read_aenet_setup(path: str | Path) -> Chebyshev:
     lines = _lines(text)
     keywords = [line.split()[0].lower() for line in lines]
     try:
-        at = keywords.index("env")
-        num_species = int(lines[at].split()[1])
-        species = [line.split()[0] for line in lines[at + 1 : at + 1 + num_species]]
-        at = keywords.index("basis")
-        settings = " ".join(lines[at : at + 1 + len(_NUMBERS)])
-        kind = _value(settings, "type")
-        numbers = [_value(settings, name) for name in _NUMBERS] if kind == "chebyshev" else []
-        # Fortran writes 0.75d0
-        cutoffs = [float(number.replace("d", "e")) for number in numbers[::2]]
-        orders = [int(number) for number in numbers[1::2]]
-    except (ValueError, IndexError) as error:
+        if {"symmfunc", "functions"} & {*keywords}:
+            raise ValueError("symmetry functions, and not the Chebyshev basis")
+        env, basis = (_only(keywords, name) for name in ("env", "basis"))
+        species = _species(lines, env)
+        values = [i for i, line in enumerate(lines) if i > basis and "=" in line]
+        known = {env, basis, *range(env + 1, env + 1 + len(species)), *values}
+        for i, keyword in enumerate(keywords):
+            if i not in known and keyword not in ("atom", "rmin"):
+                raise ValueError(f"unknown keyword {lines[i].split()[0]!r}")
+        settings = " ".join([lines[basis], *(lines[i] for i in values)])
+        kind = _value(settings, "type").lower()
+        if kind != "chebyshev":
+            raise ValueError(f"the basis is {kind}, not Chebyshev")
+        radial_cutoff, angular_cutoff = (_cutoff(settings, name) for name in _CUTOFFS)
+        radial_order, angular_order = (int(_value(settings, name)) for name in _ORDERS)
+    except ValueError as error:
         raise FileError(
-            f"no complete fingerprint setup ({error})",
+            f"no complete fingerprint setup: {error}",
             file=path,
             remedy="give a .stp file with ENV and BASIS type=Chebyshev",
         ) from None
-    if kind != "chebyshev":
-        raise FileError(
-            f"the basis is {kind}, not Chebyshev",
-            file=path,
-            remedy="give a .stp file with BASIS type=Chebyshev",
-        )
     try:
-        return chebyshev(species, cutoffs[0], orders[0], cutoffs[1], orders[1])
+        return chebyshev(species, radial_cutoff, radial_order, angular_cutoff, angular_order)
     except InputError as error:
         raise error.at(file=path) from None
 
@@ -67,9 +66,38 @@ def _lines(text: str) -> list[str]:
     return [line for line in lines if line]
 
 
+def _only(keywords: list[str], name: str) -> int:
+    """Where the keyword is, which must be there once."""
+    if keywords.count(name) != 1:
+        raise ValueError(f"{name.upper()} is there {keywords.count(name)} times")
+    return keywords.index(name)
+
+
+def _species(lines: list[str], env: int) -> list[str]:
+    """The elements below ENV."""
+    from ase.data import chemical_symbols
+
+    _, *count = lines[env].split()
+    if len(count) != 1:
+        raise ValueError("ENV is followed by one number, and a line for each element")
+    species = [line.split()[0] for line in lines[env + 1 : env + 1 + int(count[0])]]
+    for symbol in species:
+        if symbol not in chemical_symbols[1:]:
+            raise ValueError(f"{symbol!r} is no element")
+    if len(species) != int(count[0]):
+        raise ValueError(f"{count[0]} elements, and {len(species)} lines for them")
+    return species
+
+
 def _value(settings: str, name: str) -> str:
-    """The lower-case word after `name =`."""
-    found = re.search(rf"\b{name}\s*=\s*(\S+)", settings, flags=re.I)
+    """The word after `name =`."""
+    found = re.search(rf"\b{name}\s*=\s*([^\s,]+)", settings, flags=re.I)
     if found is None:
         raise ValueError(f"{name} is missing")
-    return found[1].lower()
+    return found[1]
+
+
+def _cutoff(settings: str, name: str) -> float:
+    """A number as Fortran writes it: 8.0d0."""
+    value = _value(settings, name)
+    return float(re.sub(r"(?<=[\d.])[dD](?=[-+\d])", "e", value))

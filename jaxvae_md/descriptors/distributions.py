@@ -10,6 +10,7 @@ from jaxtyping import Float
 
 from jaxvae_md._typing import Array
 from jaxvae_md.descriptors.chebyshev import Chebyshev
+from jaxvae_md.errors import OptionError
 
 
 class Distributions(NamedTuple):
@@ -40,9 +41,11 @@ def distributions(
 
     **Arguments:** `x` descriptors, or what a decoder made of a latent code; `r` in angstrom within
     (0, radial cutoff); `theta` in radian within [0, pi]; `damped` by Jackson's factors, which keep
-    the density of a real environment positive: without them it has the descriptor's very moments,
-    and ripples. **Source:** Artrith, Urban and Ceder, Phys. Rev. B 96, 014112 (2017); damping:
-    Weisse et al., Rev. Mod. Phys. 78, 275 (2006), eq. 71.
+    the densities of a real environment positive (not the weighted ones, whose weights may be
+    negative): without them they have the descriptor's very moments, and ripples.
+    **Raises:** `OptionError` when x has not the descriptor's columns. **Source:** Artrith, Urban
+    and Ceder, Phys. Rev. B 96, 014112 (2017); damping: Weisse et al., Rev. Mod. Phys. 78, 275
+    (2006), eq. 71.
 
     ```python
     r, theta = jnp.linspace(0.1, 5.9, 200), jnp.linspace(0, jnp.pi, 200)
@@ -52,6 +55,11 @@ def distributions(
     widths = [descriptor.radial_order + 1, descriptor.angular_order + 1]
     if len(descriptor.species) > 1:
         widths *= 2
+    if np.shape(x)[-1] != descriptor.num_features:
+        raise OptionError(
+            f"x has {np.shape(x)[-1]} columns, and the descriptor {descriptor.num_features}",
+            remedy="give descriptors of this descriptor, not standardised",
+        )
     parts = jnp.split(jnp.asarray(x), np.cumsum(widths)[:-1], axis=-1)
     rho = 2 * jnp.asarray(r) / descriptor.radial_cutoff - 1
     # d phi = d rho / sqrt(1 - rho^2), d rho = 2 / Rc d r

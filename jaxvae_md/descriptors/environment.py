@@ -12,14 +12,22 @@ Y_lm, addition theorem P_l(u . v) = sum_m Y_lm(u) Y_lm(v)). With T_n = sum_l b_l
     A_lm  = sum_a q_mla M_am                       Y_lm = p_m sum_a q_mla T_a(z)
     c_n   = 1/2 [sum_l b_ln sum_m A_lm^2 - sum_j f_j^2]                     (T_n(1) = 1)
 
-Reverse rule, for a cotangent g_n of the columns (bars are cotangents of the rest):
+Where m is summed over, Re and Im are too; q_mla holds the sqrt(2) of m > 0. Reverse rule, for a
+cotangent g_n of the columns, tildes being cotangents of the rest; x~, y~, z~ and r~ add up over
+the unweighted and the weighted columns:
 
     A~_lm = A_lm sum_n b_ln g_n                    M~_am = sum_l q_mla A~_lm
-    f~    = sum_m p_m sum_a M~_am T_a(z) - f sum_n g_n
-    z~    = f sum_m p_m sum_a M~_am T_a'(z)
-    x~ and y~ from d p_m = m p_(m-1) (dx + i dy)
+    B_m   = sum_a M~_am T_a(z)                     C_m   = sum_a M~_am T_a'(z)
+    f~    = sum_m p_m B_m - f sum_n g_n
+    z~    = f sum_m p_m C_m                        d p_m = m p_(m-1) (dx + i dy):
+    x~    = f sum_m m (Re p_(m-1) Re B_m + Im p_(m-1) Im B_m)
+    y~    = f sum_m m (Re p_(m-1) Im B_m - Im p_(m-1) Re B_m)
     r~    = w [fr' sum_n g_n T_n(rho) + fr 2 / Rr sum_n g_n T_n'(rho)] + w fa' f~
+    w~    = fr sum_n g_n T_n(rho) + fa f~
     vector~ = u r~ + [u~ - (u . u~) u] / r
+
+rho is clipped at 1, beyond which fr vanishes. The q_mla grow with the order, and the sums cancel:
+see `chebyshev` for what that costs.
 
 Only the vectors are kept for it; the rest is computed again, which is faster than to store it.
 Arrays have the neighbors last and the Cartesian axis first, as vector units like it.
@@ -151,7 +159,7 @@ def _pull_back(basis: Basis, kept, cotangent: Float[Array, "e f"]):
     parts = jnp.split(cotangent, np.cumsum(_widths(basis, weight))[:-1], axis=-1)
 
     r_bar = x_bar = y_bar = z_bar = jnp.zeros_like(r)
-    weight_bar = None
+    weight_bar = jnp.zeros_like(r)
     for w, g_radial, g_angular, a in zip(
         _channels(weight), parts[::2], parts[1::2], harmonics, strict=True
     ):
@@ -160,16 +168,15 @@ def _pull_back(basis: Basis, kept, cotangent: Float[Array, "e f"]):
 
         a_bar = a * (g_angular @ to_angular.T)[:, :, None]
         m_bar = jnp.einsum("mla,celm->ceam", to_harmonics, a_bar)
-        by_p = jnp.einsum("ceam,eak->cemk", m_bar, polar)
-        by_p_slope = jnp.einsum("ceam,ab,ebk->cemk", m_bar, slope_z, polar)
+        b = jnp.einsum("ceam,eak->cemk", m_bar, polar)
+        c = jnp.einsum("ceam,ab,ebk->cemk", m_bar, slope_z, polar)
 
         f = w * fa
-        f_bar = jnp.sum(planar * by_p, axis=(0, 2))
-        f_bar -= f * jnp.sum(g_angular, axis=-1, keepdims=True)
-        (re, im), (by_re, by_im) = planar[:, :, :-1], order * by_p[:, :, 1:]
-        x_bar += f * jnp.sum(re * by_re + im * by_im, axis=1)
-        y_bar += f * jnp.sum(re * by_im - im * by_re, axis=1)
-        z_bar += f * jnp.sum(planar * by_p_slope, axis=(0, 2))
+        f_bar = jnp.sum(planar * b, axis=(0, 2)) - f * jnp.sum(g_angular, axis=-1, keepdims=True)
+        (p_re, p_im), (b_re, b_im) = planar[:, :, :-1], order * b[:, :, 1:]
+        x_bar += f * jnp.sum(p_re * b_re + p_im * b_im, axis=1)
+        y_bar += f * jnp.sum(p_re * b_im - p_im * b_re, axis=1)
+        z_bar += f * jnp.sum(planar * c, axis=(0, 2))
         r_bar += w * (fr_slope * value + fr * slope + fa_slope * f_bar)
         # of the last channel, which is the weighted one
         weight_bar = fr * value + fa * f_bar
@@ -178,7 +185,9 @@ def _pull_back(basis: Basis, kept, cotangent: Float[Array, "e f"]):
     vector_bar = jnp.stack(
         [u * r_bar + (u_bar - along * u) / r for u, u_bar in ((x, x_bar), (y, y_bar), (z, z_bar))]
     )
-    return vector_bar, None if weight is None else weight_bar
+    # of the inputs' types, which need not be the same
+    vector_bar = vector_bar.astype(vector.dtype)
+    return vector_bar, None if weight is None else weight_bar.astype(weight.dtype)
 
 
 columns_with_rule.defvjp(_keep, _pull_back)

@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Float
 
 from jaxvae_md._typing import Array
+from jaxvae_md.errors import InputError
 
 
 class Standardizer(NamedTuple):
@@ -30,13 +31,21 @@ def fit_standardizer(x: Float[Array, "n f"], floor: float = 1e-3) -> Standardize
     """Mean and standard deviation of each column over the training environments.
 
     A column's scale is at least `floor` times the largest one, so that a column without variance
-    (a weighted column of a one-species set, say) is not divided by zero.
+    (a weighted column of a one-species set, say) is not divided by zero. **Raises:** `InputError`
+    without environments, or for what is not finite.
 
     ```python
     standardizer = fit_standardizer(x_train)
     z = standardizer.apply(x)
     ```
     """
+    if not len(x) or not np.isfinite(x).all():
+        raise InputError(
+            f"descriptors of {len(x)} environments, not all of them finite"
+            if len(x)
+            else "no environments to standardise",
+            remedy="look at the frames that they are from",
+        )
     scale = np.std(x, axis=0)
     largest = np.max(scale, initial=0.0)
     return Standardizer(

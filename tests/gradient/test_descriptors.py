@@ -116,14 +116,36 @@ def test_only_the_twin_has_a_forward_mode():
     with pytest.raises(TypeError, match="forward-mode"):
         jax.jvp(at(descriptor), (structure.position,), (structure.position,))
     forward = jax.jit(at(replace(descriptor, forward_mode=True)))
-    _, tangent = jax.jvp(forward, (structure.position,), (np.ones((8, 3)),))
-    assert np.abs(tangent).max() < 1e-9, "a translation changes nothing"
+    direction = np.random.default_rng(0).normal(size=(8, 3))
+    _, tangent = jax.jvp(forward, (structure.position,), (direction,))
+    step = 1e-5 * direction
+    ends = [forward(structure.position + sign * step) for sign in (1, -1)]
+    assert_close(tangent, (ends[0] - ends[1]) / 2e-5, 1e-8)
+
+
+def test_cotangents_have_the_types_of_what_they_belong_to():
+    descriptor = chebyshev(systems.SIO2, 3.0, 2, 3.0, 2)
+    vector, weight = jnp.ones((1, 2, 3), jnp.float32), jnp.ones((1, 2), jnp.float64)
+    scalar = lambda v, w: jnp.sum(descriptor.of_environments(v, w))
+    by_vector, by_weight = jax.grad(scalar, argnums=(0, 1))(vector, weight)
+    assert (by_vector.dtype, by_weight.dtype) == (jnp.float32, jnp.float64)
+
+
+def test_no_environments_have_no_descriptors():
+    descriptor = chebyshev(systems.SI, 3.0, 2, 3.0, 2)
+    for shape in ((0, 4, 3), (2, 0, 4, 3), (3, 0, 3)):
+        x = descriptor.of_environments(jnp.zeros(shape), jnp.zeros(shape[:-1]))
+        assert x.shape == (*shape[:-2], 6)
+        assert not x.any()
 
 
 def test_many_environments_are_those_of_few():
-    position = np.random.default_rng(0).uniform(0, 11, size=(70, 3))
-    structure = systems.make(position, 11 * np.eye(3))
-    descriptor = chebyshev(systems.SI, 4.0, 2, 4.0, 2)
+    rng = np.random.default_rng(0)
+    structure = systems.make(
+        rng.uniform(0, 11, size=(70, 3)), 11 * np.eye(3), species=rng.integers(2, size=70)
+    )
+    position = structure.position
+    descriptor = chebyshev(systems.SIO2, 4.0, 2, 4.0, 2)
     neighbors = neighbor_list(descriptor.cutoff).allocate(structure)
     cotangent = np.random.default_rng(1).normal(size=(70, descriptor.num_features))
 

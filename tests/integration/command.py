@@ -11,7 +11,14 @@ from typer.testing import CliRunner
 
 from jaxvae_md.cli import app
 
-COMMAND = [sys.executable, "-c", "from jaxvae_md.cli import main; main()"]
+# what a shell starts in the background ignores interrupts, and so would its children
+_PROGRAM = """
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)
+from jaxvae_md.cli import main
+main()
+"""
+COMMAND = [sys.executable, "-c", _PROGRAM]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
 
 

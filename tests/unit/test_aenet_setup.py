@@ -35,14 +35,38 @@ def test_a_setup_is_a_descriptor_with_the_weights_of_aenet(tmp_path):
     assert read_aenet_setup(written(tmp_path, SETUP.replace("BASIS", "basis"))) == descriptor
 
 
+FORMS = {
+    "lower case": SETUP.replace("BASIS", "basis").replace("radial_Rc", "RADIAL_RC"),
+    "tabs": SETUP.replace(" ", "\t").replace("END\tDESCR", "END DESCR"),
+    "windows": SETUP.replace("\n", "\r\n"),
+    "commas": SETUP.replace("8.0d0 ", "8.0, ").replace("6.5", "6.5,"),
+    "a line each": SETUP.replace("d0  radial_N", "D+0\n\nradial_N").replace(
+        " angular_Rc", "\n! then\nangular_Rc"
+    ),
+    "another order": SETUP[SETUP.index("RMIN") :] + SETUP[: SETUP.index("RMIN")],
+}
+
+
+@pytest.mark.parametrize("text", FORMS.values(), ids=FORMS.keys())
+def test_other_forms_of_a_setup_are_the_same(tmp_path, text):
+    assert text != SETUP
+    assert read_aenet_setup(written(tmp_path, text)) == read_aenet_setup(written(tmp_path, SETUP))
+
+
 BAD = {
     "missing order": (SETUP.replace("angular_N = 4", ""), "angular_N is missing"),
     "another basis": (SETUP.replace("Chebyshev", "Behler2011"), "basis is behler2011"),
-    "no basis": (SETUP[: SETUP.index("BASIS")], "no complete fingerprint setup"),
-    "short": (SETUP[: SETUP.index("Ti")], "no complete fingerprint setup"),
+    "symmetry functions": (SETUP.replace("BASIS", "SYMMFUNC"), "symmetry functions"),
+    "no basis": (SETUP[: SETUP.index("BASIS type")], "BASIS is there 0 times"),
+    "two bases": (SETUP + "\n" + SETUP[SETUP.index("BASIS type") :], "BASIS is there 2 times"),
+    "short": (SETUP[: SETUP.index("Ti")], "is there 0 times"),
     "negative": (SETUP.replace("radial_N = 16", "radial_N = -1"), "radial_order is -1"),
-    "twice": (SETUP.replace("Ti\n", "W\n"), "W"),
-    "cutoff": (SETUP.replace("8.0d0", "far"), "could not convert"),
+    "twice": (SETUP.replace("Ti\n", "O\n"), "is not a species table"),
+    "cutoff": (SETUP.replace("8.0d0", "8.0_dp"), "8.0_dp"),
+    "no number": (SETUP.replace("ENV 3", "ENV"), "followed by one number"),
+    "on one line": (SETUP.replace("ENV 3\nTi", "ENV 3 Ti"), "followed by one number"),
+    "too few": (SETUP.replace("ENV 3", "ENV 2"), "unknown keyword 'W'"),
+    "too many": (SETUP.replace("ENV 3", "ENV 4"), "'RMIN' is no element"),
 }
 
 

@@ -51,6 +51,24 @@ def test_bad_geometry_is_named_with_its_frame(frames):
     assert caught.value.frame == 2
 
 
+def test_frames_without_atoms_and_overlapping_ones_are_named(frames):
+    with pytest.raises(GeometryError, match="no atoms") as caught:
+        describe([*frames, ase.Atoms()], DESCRIPTOR)
+    assert caught.value.frame == len(frames)
+    frames[1].positions[1] = frames[1].positions[0]
+    with pytest.raises(GeometryError, match="same place") as caught:
+        describe(frames, DESCRIPTOR)
+    assert (caught.value.frame, caught.value.atom) == (1, 0)
+
+
+def test_many_frames_are_described_a_part_at_a_time():
+    frames = [ase.build.bulk("Si")] * 300
+    found = describe(frames, DESCRIPTOR)
+    assert len(found) == 300
+    for x in found:
+        assert_close(x, found[0], 1e-14)
+
+
 def test_real_frames_of_silicon(silicon_train):
     frames = ase.io.read(silicon_train, ":214:71")
     descriptor = chebyshev(("Si",), 4.0, 4, 4.0, 3)

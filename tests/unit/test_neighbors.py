@@ -8,7 +8,7 @@ import pytest
 import vesin
 from jax import lax
 
-from jaxvae_md.errors import GeometryError, RunError
+from jaxvae_md.errors import GeometryError, OptionError, RunError
 from jaxvae_md.neighbors import (
     FAR,
     NeighborList,
@@ -362,6 +362,12 @@ def test_widths_are_distances_between_faces():
     cell = systems.triclinic().cell
     area = [np.linalg.norm(np.cross(cell[(k + 1) % 3], cell[(k + 2) % 3])) for k in range(3)]
     assert_close(perpendicular_widths(cell), abs(np.linalg.det(cell)) / np.array(area), 1e-13)
+
+
+@pytest.mark.parametrize("lengths", [(-1.0, 0.0), (3.0, -0.1), (np.nan, 0.0), (np.inf, 0.0)])
+def test_lengths_that_make_no_list_are_refused(lengths):
+    with pytest.raises(OptionError, match=str(lengths[0])):
+        neighbor_list(*lengths)
 
 
 def test_singular_cell_is_refused():

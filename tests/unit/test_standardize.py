@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from jaxvae_md.descriptors import Standardizer, chebyshev, fit_span, fit_standardizer
+from jaxvae_md.errors import InputError
 from jaxvae_md.neighbors import neighbor_list
 from tests import systems
 from tests.asserts import assert_close
@@ -36,6 +37,12 @@ def test_data_without_any_variance_is_only_shifted():
     standardizer = fit_standardizer(np.full((4, 2), 3.0))
     np.testing.assert_array_equal(standardizer.scale, [1, 1])
     np.testing.assert_array_equal(standardizer.apply(jnp.full((1, 2), 3.5)), [[0.5, 0.5]])
+
+
+@pytest.mark.parametrize("x", [np.zeros((0, 3)), np.array([[1.0, np.nan]])])
+def test_what_cannot_be_standardised_is_refused(x):
+    with pytest.raises(InputError):
+        fit_standardizer(x)
 
 
 def test_what_lies_outside_the_span_of_the_data_is_the_residual():
