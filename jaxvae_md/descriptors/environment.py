@@ -12,9 +12,12 @@ Y_lm, addition theorem P_l(u . v) = sum_m Y_lm(u) Y_lm(v)). With T_n = sum_l b_l
     A_lm  = sum_a q_mla M_am                       Y_lm = p_m sum_a q_mla T_a(z)
     c_n   = 1/2 [sum_l b_ln sum_m A_lm^2 - sum_j f_j^2]                     (T_n(1) = 1)
 
-Where m is summed over, Re and Im are too; q_mla holds the sqrt(2) of m > 0. Reverse rule, for a
-cotangent g_n of the columns, tildes being cotangents of the rest; x~, y~, z~ and r~ add up over
-the unweighted and the weighted columns:
+Where m is summed over, Re and Im are too; q_mla holds the sqrt(2) of m > 0. rho is clipped at 1,
+beyond which fr vanishes. The q_mla grow with the order, and the sums cancel: `chebyshev` says what
+that costs.
+
+Reverse rule, for a cotangent g_n of the columns, with tildes (`_bar`) for cotangents of the rest;
+x~, y~, z~ and r~ add up over the unweighted and the weighted columns:
 
     A~_lm = A_lm sum_n b_ln g_n                    M~_am = sum_l q_mla A~_lm
     B_m   = sum_a M~_am T_a(z)                     C_m   = sum_a M~_am T_a'(z)
@@ -25,9 +28,6 @@ the unweighted and the weighted columns:
     r~    = w [fr' sum_n g_n T_n(rho) + fr 2 / Rr sum_n g_n T_n'(rho)] + w fa' f~
     w~    = fr sum_n g_n T_n(rho) + fa f~
     vector~ = u r~ + [u~ - (u . u~) u] / r
-
-rho is clipped at 1, beyond which fr vanishes. The q_mla grow with the order, and the sums cancel:
-see `chebyshev` for what that costs.
 
 Only the vectors are kept for it; the rest is computed again, which is faster than to store it.
 Arrays have the neighbors last and the Cartesian axis first, as vector units like it.
