@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from jaxvae_md import datasets as datasets
     from jaxvae_md import fit as fit
     from jaxvae_md import learn as learn
+    from jaxvae_md import observables as observables
     from jaxvae_md import plot as plot
     from jaxvae_md import simulate as simulate
     from jaxvae_md import vae as vae
@@ -64,7 +65,7 @@ _HOME = {
     "to_atoms": "structure",
     "train": "vae",
 }
-_MODULES = ("coverage", "datasets", "fit", "learn", "plot", "simulate", "vae")
+_MODULES = ("coverage", "datasets", "fit", "learn", "observables", "plot", "simulate", "vae")
 
 __version__ = "0.1.0"
 __all__ = [*_HOME, *_MODULES]  # pyright: ignore[reportUnsupportedDunderAll]
