@@ -48,3 +48,22 @@ def cosine_and_slope(
         sinc = sinc * square + (-1) ** k / factorial(2 * k + 1)
     inside = distance < cutoff
     return jnp.where(inside, cos**2, 0), jnp.where(inside, -2 * scale * cos * h * sinc, 0)
+
+
+def switch(
+    square: Float[Array, ...], onset: float, cutoff: float
+) -> tuple[Float[Array, ...], Float[Array, ...]]:
+    """A smooth step from 1 at the onset to 0 at the cutoff, and its slope, by r squared.
+
+        S = 1 - 10 x^3 + 15 x^4 - 6 x^5,  x = (r^2 - onset^2) / (cutoff^2 - onset^2)
+
+    Two derivatives are continuous; no square root is taken. **Arguments:** r squared in
+    angstrom^2, onset and cutoff in angstrom.
+
+    ```python
+    factor, slope = switch(jnp.array([4.0, 25.0]), onset=3.0, cutoff=4.0)  # [1, 0], [0, 0]
+    ```
+    """
+    scale = 1 / (cutoff**2 - onset**2)
+    x = jnp.clip((square - onset**2) * scale, 0, 1)
+    return 1 - x**3 * (10 - x * (15 - 6 * x)), -30 * scale * x**2 * (1 - x) ** 2

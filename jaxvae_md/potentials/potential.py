@@ -14,6 +14,18 @@ from jaxvae_md.neighbors import NeighborList
 from jaxvae_md.structure import Structure
 
 
+class Radial(NamedTuple):
+    """A sum over pairs of a function of their distance, in a form that simulates fast."""
+
+    tables: Callable[[Params], dict[str, Float[Array, "s s"]]]
+    """parameters -> coefficients by the two species of a pair"""
+    pair: Callable[[Float[Array, ...], dict[str, Float[Array, ...]]], tuple[Array, Array]]
+    """(r squared, coefficients) -> energy phi (eV), and -phi'(r) / r (eV / angstrom^2), by which
+    the vector to an atom is multiplied to give its force; both zero from the cutoff on"""
+    long_range: Callable[[Params, Structure], Float[Array, ""]] | None = None
+    """energy (eV) that composition and volume alone decide"""
+
+
 class Potential(NamedTuple):
     """An interatomic potential. Make your own by `potential`, which fills in what is derived."""
 
@@ -30,6 +42,8 @@ class Potential(NamedTuple):
     """parameters and what `prepare` returned -> energy (eV), forces (eV / angstrom)"""
     project: Callable[[Params], Params]
     """the nearest parameters that make sense (sigma > 0, say); applied after every update"""
+    radial: Radial | None = None
+    """the same energy as a sum over pairs, where it is one"""
 
 
 def potential(
@@ -40,6 +54,7 @@ def potential(
     prepare: Callable | None = None,
     predict: Callable | None = None,
     project: Callable | None = None,
+    radial: Radial | None = None,
 ) -> Potential:
     """A Potential from its energy function; what is not given follows from it.
 
@@ -63,6 +78,7 @@ def potential(
         prepare=prepare or (lambda structure, neighbors: (structure, neighbors)),
         predict=predict or by_gradient,
         project=project or (lambda params: params),
+        radial=radial,
     )
 
 

@@ -120,7 +120,7 @@ def test_project_keeps_good_parameters_and_mends_the_others():
         ({"cutoff": float("nan")}, "cutoff is nan"),
         ({"scheme": "smooth"}, "scheme is 'smooth'"),
         ({"sigma": np.ones((3, 3))}, r"sigma has shape \(3, 3\)"),
-        ({"epsilon": np.ones(2)}, r"epsilon has shape \(2,\)"),
+        ({"epsilon": np.ones(3)}, r"epsilon has shape \(3,\)"),
     ],
 )
 def test_bad_options_are_refused_with_a_remedy(changed, words):
