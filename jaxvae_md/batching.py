@@ -54,7 +54,7 @@ def batches(structures: Sequence[Structure], cutoff: float, num_batches: int = 3
                 raise error.at(frame=int(number)) from None
         capacity = max(n.index.shape[1] for n in lists)
         images = image_grid(np.max([n.images.max(axis=0) for n in lists], axis=0))
-        lists = [_widen(n, capacity)._replace(images=images) for n in lists]
+        lists = [_widen(n, capacity)._replace(images=images, grid=None) for n in lists]
         stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *zip(padded, lists, strict=True))
         out.append(Batch(*stacked, frame=group))
     return out

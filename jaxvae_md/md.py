@@ -25,6 +25,7 @@ from tqdm import tqdm
 
 from jaxvae_md import atomic, errors, growing, plot, run_folder, units
 from jaxvae_md._typing import Array
+from jaxvae_md.cell_grid import Grid
 from jaxvae_md.errors import FileError, GeometryError, OptionError, SimulationError
 from jaxvae_md.growing import Mark
 from jaxvae_md.io import check_frame, first_frame, frames_text
@@ -396,7 +397,11 @@ def _leaves(state: State) -> dict[str, Any]:
     is_key = lambda leaf: jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
     plain = lambda leaf: np.asarray(jax.random.key_data(leaf) if is_key(leaf) else leaf)
     leaves = jax.tree.leaves(state)
-    return {f"leaf_{number:03d}": plain(leaf) for number, leaf in enumerate(leaves)}
+    tree = {f"leaf_{number:03d}": plain(leaf) for number, leaf in enumerate(leaves)}
+    grid = state.neighbors.grid
+    if grid is not None:
+        tree["grid"] = np.array([*grid.shape, *grid.reach, grid.capacity])
+    return tree
 
 
 def _from_leaves(template: State, tree: dict[str, Any]) -> State:
@@ -407,4 +412,7 @@ def _from_leaves(template: State, tree: dict[str, Any]) -> State:
         array = jnp.asarray(tree[f"leaf_{number:03d}"])
         is_key = jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
         leaves.append(jax.random.wrap_key_data(array) if is_key else array)
-    return jax.tree.unflatten(structure, leaves)
+    state = jax.tree.unflatten(structure, leaves)
+    sizes = [int(size) for size in tree.get("grid", ())]
+    grid = Grid(tuple(sizes[:3]), tuple(sizes[3:6]), sizes[6]) if sizes else None  # pyright: ignore
+    return state._replace(neighbors=state.neighbors._replace(grid=grid))

@@ -16,8 +16,12 @@ from jax import lax
 from jaxtyping import Bool, Float, Int
 
 from jaxvae_md._typing import Array
+from jaxvae_md.cell_grid import Grid, as_rows, fill, plan, search, spread, window
 from jaxvae_md.errors import GeometryError, OptionError, RunError
 from jaxvae_md.structure import Structure
+
+_MANY = 500
+"""atoms from which on a grid of cells is worth its compilation"""
 
 FAR = 1e3
 """Distance (angstrom) at which padded slots are put: beyond every cutoff, and not singular."""
@@ -40,6 +44,10 @@ class NeighborList(NamedTuple):
     """sticky: once set, pairs may be missing; allocate again on the host"""
     most: Int[Array, "*b"]
     """largest number of neighbors that any atom had since the list was allocated"""
+    window: Float[Array, "*b 2 3"]
+    """what the grid spans, where there is one"""
+    grid: Grid | None = None
+    """of many atoms: `update` then takes a time that is linear in their number"""
 
 
 class NeighborFns(NamedTuple):
@@ -132,11 +140,15 @@ def neighbor_list(cutoff: float, skin: float = 0.0) -> NeighborFns:
             images=image_grid(_extent(structure, radius)),
             overflow=np.zeros((), bool),
             most=np.array(count.max(initial=0), np.int32),
+            window=np.asarray(window(structure), np.asarray(structure.position).dtype),
+            grid=plan(structure, radius) if real.sum() >= _MANY else None,
         )
 
     def update(structure: Structure, neighbors: NeighborList) -> NeighborList:
         structure, neighbors = jax.tree.map(jnp.asarray, (structure, neighbors))
         structure = lax.stop_gradient(structure)
+        if neighbors.grid is not None:
+            return with_grid(structure, neighbors, neighbors.grid)
         position, cell, pbc = structure.position, structure.cell, structure.pbc
         num, capacity = neighbors.index.shape
         images = neighbors.images
@@ -171,6 +183,22 @@ def neighbor_list(cutoff: float, skin: float = 0.0) -> NeighborFns:
             reference_cell=cell,
             overflow=neighbors.overflow | jnp.any(found > capacity) | too_thin,
             most=jnp.maximum(neighbors.most, jnp.max(found, initial=0)).astype(jnp.int32),
+        )
+
+    def with_grid(structure: Structure, neighbors: NeighborList, grid: Grid) -> NeighborList:
+        capacity = neighbors.index.shape[1]
+        cells = fill(grid, structure, neighbors.window, radius)
+        coordinates = spread(grid, cells, structure.position, structure.cell)
+        places, found = search(grid, cells, coordinates, radius, capacity)
+        index, shift, mask = as_rows(grid, cells, places)
+        return neighbors._replace(
+            index=index.astype(neighbors.index.dtype),
+            shift=shift.astype(neighbors.shift.dtype),
+            mask=mask,
+            reference_position=structure.position,
+            reference_cell=structure.cell,
+            overflow=neighbors.overflow | cells.overflow | (found > capacity),
+            most=jnp.maximum(neighbors.most, found),
         )
 
     return NeighborFns(allocate, update, cutoff, skin)

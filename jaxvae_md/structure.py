@@ -145,3 +145,16 @@ def stack(structures: Sequence[Structure]) -> Structure:
     """
     size = max(s.position.shape[-2] for s in structures)
     return jax.tree.map(lambda *leaves: np.stack(leaves), *(pad(s, size) for s in structures))
+
+
+def unstack(structure: Structure) -> list[Structure]:
+    """The systems of a leading axis as numpy arrays; a single one where there is no such axis.
+
+    ```python
+    len(unstack(stack([small, large])))  # 2
+    ```
+    """
+    leaves = [np.asarray(leaf) for leaf in structure]
+    if leaves[0].ndim == 2:
+        return [Structure(*leaves)]
+    return [Structure(*fields) for fields in zip(*leaves, strict=True)]

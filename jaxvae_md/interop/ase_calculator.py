@@ -109,8 +109,8 @@ class PotentialCalculator(Calculator):
             # rounded up so that a whole run compiles a handful of times; from this structure alone,
             # so that its energy has the same bits whatever was computed before
             neighbors = neighbor_list(cutoff).allocate(structure, multiple=_STRIDE)
-            # only `update` reads the images, whose number follows the cell
-            self._lists[cutoff] = neighbors._replace(images=neighbors.images[:0])
+            # only `update` reads images and grid, which follow the cell
+            self._lists[cutoff] = neighbors._replace(images=neighbors.images[:0], grid=None)
         return self._lists[cutoff]
 
 

@@ -6,6 +6,7 @@ from jaxvae_md.simulate.engine import State as State
 from jaxvae_md.simulate.engine import Trajectory as Trajectory
 from jaxvae_md.simulate.engine import nve as nve
 from jaxvae_md.simulate.engine import nvt_langevin as nvt_langevin
+from jaxvae_md.simulate.engine import nvt_nose_hoover as nvt_nose_hoover
 from jaxvae_md.simulate.engine import rollout as rollout
 from jaxvae_md.simulate.engine import temperature as temperature
 from jaxvae_md.simulate.loop import Chunk as Chunk

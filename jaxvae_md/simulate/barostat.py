@@ -13,8 +13,9 @@ from jaxtyping import Float
 from jaxvae_md import units
 from jaxvae_md._typing import Array
 from jaxvae_md.errors import OptionError
+from jaxvae_md.potentials.evaluate import forces_and_virial
 from jaxvae_md.potentials.potential import Potential
-from jaxvae_md.simulate.engine import Simulator, ensemble
+from jaxvae_md.simulate.engine import Simulator, drawn_momentum, ensemble
 
 
 class Dynamics(NamedTuple):
@@ -60,31 +61,18 @@ def npt_langevin(
     volume = np.linalg.det(trajectory.cell)
     ```
     """
-    dt = dt * units.FEMTOSECOND
+    time_step, dt = dt, dt * units.FEMTOSECOND
     kT = units.BOLTZMANN * temperature
     pressure = pressure * units.GIGAPASCAL
     mobility = compressibility / units.GIGAPASCAL / (barostat_time * units.FEMTOSECOND)
     kept = math.exp(-friction / units.FEMTOSECOND * dt)
 
-    def force_and_virial(params, structure, neighbors):
-        """By one backward pass."""
-
-        def energy(position, scale):
-            scaled = structure._replace(position=scale * position, cell=scale * structure.cell)
-            return potential.energy(params, scaled, neighbors)
-
-        one = jnp.ones((), structure.position.dtype)
-        slope, virial = jax.grad(energy, argnums=(0, 1))(structure.position, one)
-        return -slope, -virial
-
     def init(key, mass, kT, momentum, params, structure, neighbors):
         key, draw = jax.random.split(key)
         position, mass = structure.position, mass[:, None]
         if momentum is None:
-            momentum = jnp.sqrt(mass * kT) * jax.random.normal(draw, position.shape, position.dtype)
-            if len(position) > 1:
-                momentum = momentum - jnp.mean(momentum, axis=0)
-        force, virial = force_and_virial(params, structure, neighbors)
+            momentum = drawn_momentum(draw, mass[:, 0], kT, position)
+        force, virial = forces_and_virial(potential, params, structure, neighbors)
         return Dynamics(position, momentum, force, virial, mass, key)
 
     # the steps of BAOAB are written out: jax_md has no place in the middle of its own
@@ -101,7 +89,7 @@ def npt_langevin(
         position, momentum = scale * position, momentum / scale
         structure = structure._replace(position=position, cell=scale * structure.cell)
 
-        force, virial = force_and_virial(params, structure, neighbors)
+        force, virial = forces_and_virial(potential, params, structure, neighbors)
         momentum = momentum + 0.5 * dt * force
         return Dynamics(position, momentum, force, virial, mass, key), structure
 
@@ -122,8 +110,12 @@ def npt_langevin(
         growth = growth + jnp.sqrt(2 * kT * mobility * dt / volume) * noise
         return jnp.exp(growth / 3)
 
-    simulator = ensemble(potential, init, step, skin, num_conserved=0)
-    return simulator._replace(neighbor_fns=_periodic_only(simulator.neighbor_fns))
+    simulator = ensemble(potential, init, step, time_step, skin, num_conserved=0)
+    fast = simulator.pair_fns
+    return simulator._replace(
+        neighbor_fns=_periodic_only(simulator.neighbor_fns),
+        pair_fns=None if fast is None else _periodic_only(fast),
+    )
 
 
 def _periodic_only(fns):

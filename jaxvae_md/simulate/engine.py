@@ -17,7 +17,10 @@ from jaxtyping import Float, Int
 from jaxvae_md import errors, units
 from jaxvae_md._typing import Array, Params
 from jaxvae_md.errors import OptionError
-from jaxvae_md.neighbors import NeighborFns, NeighborList, is_stale, neighbor_list
+from jaxvae_md.neighbors import NeighborFns, is_stale, neighbor_list
+from jaxvae_md.pair_list import PairFns, PairList, as_neighbor_list, pair_list
+from jaxvae_md.potentials import evaluate
+from jaxvae_md.potentials.evaluate import Neighbors
 from jaxvae_md.potentials.potential import Potential
 from jaxvae_md.structure import Structure
 
@@ -29,7 +32,7 @@ class State(NamedTuple):
     """the integrator's own state: position, momentum, force, mass"""
     structure: Structure
     """species and mask; its position and cell follow the dynamics"""
-    neighbors: NeighborList
+    neighbors: Neighbors
 
 
 class Simulator(NamedTuple):
@@ -39,10 +42,23 @@ class Simulator(NamedTuple):
     """(key, params, structure, neighbors, temperature, momentum=None) -> State; velocities are
     drawn where no momentum is given"""
     step: Callable[[Params, State], State]
+    """brings the neighbor list up to date where it must, and moves"""
+    move: Callable[[Params, State], State]
+    """moves with the list that there is"""
     potential: Potential
     neighbor_fns: NeighborFns
     num_conserved: int
     """components of the momentum that the ensemble conserves: not degrees of freedom"""
+    pair_fns: PairFns | None
+    """the lists of the fast path, where the potential is radial"""
+    is_stale: Callable[[State], Array]
+    """whether the next step might need pairs that the list does not hold"""
+
+    def update_fn(self, neighbors: Neighbors) -> Callable[[Structure, Any], Any]:
+        """`update(structure, neighbors)` of the kind of list that is given."""
+        if isinstance(neighbors, PairList) and self.pair_fns is not None:
+            return self.pair_fns.update
+        return self.neighbor_fns.update
 
 
 class Trajectory(NamedTuple):
@@ -83,7 +99,7 @@ def nve(potential: Potential, dt: float = 1.0, skin: float = 0.5) -> Simulator:
             key, structure.position, kT, mass, momenta=momentum, structure=structure, **kwargs
         )
 
-    return ensemble(potential, init, _fixed_cell(step_fn), skin, num_conserved=3)
+    return ensemble(potential, init, _fixed_cell(step_fn), dt, skin, num_conserved=3)
 
 
 def nvt_langevin(
@@ -120,7 +136,59 @@ def nvt_langevin(
         )
 
     # the thermostat acts on the centre of mass too
-    return ensemble(potential, init, _fixed_cell(step_fn), skin, num_conserved=0)
+    return ensemble(potential, init, _fixed_cell(step_fn), dt, skin, num_conserved=0)
+
+
+def nvt_nose_hoover(
+    potential: Potential,
+    dt: float = 1.0,
+    temperature: float = 300.0,
+    thermostat_time: float = 100.0,
+    skin: float = 0.5,
+) -> Simulator:
+    """Constant temperature by a chain of five Nose-Hoover thermostats: no random forces.
+
+    **Arguments:** `dt` and `thermostat_time`, in which the kinetic energy swings, in fs;
+    `temperature` in K, `skin` in angstrom. Structures without padding. **Source:** Martyna, Klein
+    and Tuckerman, J. Chem. Phys. 97, 2635 (1992), as in jax_md.
+
+    ```python
+    simulator = nvt_nose_hoover(potential, dt=1.0, temperature=600.0)
+    trajectory = run(simulator, params, structure, jax.random.key(0), num_steps=1000)
+    ```
+    """
+    from jax_md import simulate
+
+    init_fn, step_fn = simulate.nvt_nose_hoover(
+        _force_fn(potential),
+        _shift,
+        dt * units.FEMTOSECOND,
+        units.BOLTZMANN * temperature,
+        tau=thermostat_time * units.FEMTOSECOND,
+    )
+
+    def target(structure):
+        # jax_md counts 3 n degrees of freedom; the centre of mass, at rest, has three of them
+        num = structure.position.size
+        return {"kT": units.BOLTZMANN * temperature * max(num - 3, 1) / num}
+
+    def init(key, mass, kT, momentum, structure, **kwargs):
+        if momentum is None:
+            momentum = drawn_momentum(key, mass, kT, structure.position)
+        return init_fn(
+            key,
+            structure.position,
+            mass=mass,
+            momenta=momentum,
+            structure=structure,
+            **target(structure),
+            **kwargs,
+        )
+
+    def step(dynamics, structure, **kwargs):
+        return step_fn(dynamics, structure=structure, **target(structure), **kwargs)
+
+    return ensemble(potential, init, _fixed_cell(step), dt, skin, num_conserved=3)
 
 
 def rollout(
@@ -152,7 +220,14 @@ def rollout(
             f"{num_steps} steps are no multiple of record_every = {record_every}",
             remedy="choose one that divides the number of steps",
         )
-    state, frames = recorded(simulator, params, state, num_steps, record_every, checkpoint)
+    if isinstance(state.neighbors, PairList):
+        state = state._replace(neighbors=over_systems(as_neighbor_list, state)(state.neighbors))
+    step = jax.checkpoint(simulator.step) if checkpoint else simulator.step
+
+    def steps(state, num):
+        return lax.scan(lambda s, _: (step(params, s), None), state, length=num)[0]
+
+    state, frames = recorded(simulator, params, state, num_steps, record_every, steps)
     bits = frames.error
     error = lax.reduce(bits, np.zeros((), bits.dtype), lax.bitwise_or, (0,))
     return state, frames._replace(error=error)
@@ -164,27 +239,72 @@ def recorded(
     state: State,
     num_steps: int,
     record_every: int,
-    checkpoint: bool = False,
+    steps_fn: Callable[[State, int], State],
 ) -> tuple[State, Trajectory]:
-    """As `rollout`, but every record keeps the error bits of its own."""
-    step = jax.checkpoint(simulator.step) if checkpoint else simulator.step
+    """As `rollout`, but every record keeps the error bits of its own.
 
-    def record(state, _):
-        state, _ = lax.scan(lambda s, _: (step(params, s), None), state, length=record_every)
-        energy = simulator.potential.energy(params, state.structure, state.neighbors)
-        kelvin = temperature(state, simulator.num_conserved)
+    **Arguments:** `steps_fn(state, num)` takes that many steps. Where the state has a leading
+    axis of systems, so have the records, after the time axis.
+    """
+
+    def of_system(state):
         bits = jnp.where(state.neighbors.overflow, errors.NEIGHBOR_OVERFLOW, 0)
         bits |= jnp.where(jnp.all(jnp.isfinite(state.structure.position)), 0, errors.NOT_FINITE)
-        return state, Trajectory(
+        return Trajectory(
             position=state.structure.position,
             momentum=state.dynamics.momentum,
             cell=state.structure.cell,
-            potential_energy=energy,
-            temperature=kelvin,
+            potential_energy=evaluate.energy(
+                simulator.potential, params, state.structure, state.neighbors
+            ),
+            temperature=temperature(state, simulator.num_conserved),
             error=bits,
         )
 
+    def record(state, _):
+        state = steps_fn(state, record_every)
+        return state, over_systems(of_system, state)(state)
+
     return lax.scan(record, state, length=num_steps // record_every)
+
+
+def advance(simulator: Simulator, params: Params, state: State, num_steps: int) -> State:
+    """`num_steps` steps without a record: the fast way, which has no reverse-mode derivative.
+
+    The neighbor list stays outside the loop of the steps that share it. With a leading axis of
+    systems, all get a new list when one of them needs it.
+
+    ```python
+    state = jax.jit(partial(advance, simulator, num_steps=1000))(params, state)
+    ```
+    """
+    move = over_systems(lambda s: simulator.move(params, s), state)
+    is_stale = lambda s: jnp.any(over_systems(simulator.is_stale, state)(s))
+    update = over_systems(simulator.update_fn(state.neighbors), state)
+
+    def with_one_list(carry):
+        state, left, fresh = carry
+        neighbors = lax.cond(fresh, lambda _, n: n, update, state.structure, state.neighbors)
+
+        # a step is taken even where a new list is stale at once, lest nothing ever moves
+        def one(carry):
+            dynamics, structure, left, _ = carry
+            state = move(State(dynamics, structure, neighbors))
+            return state.dynamics, state.structure, left - 1, ~is_stale(state)
+
+        start = state.dynamics, state.structure, left, jnp.array(True)
+        dynamics, structure, left, _ = lax.while_loop(
+            lambda carry: (carry[2] > 0) & carry[3], one, start
+        )
+        return State(dynamics, structure, neighbors), left, jnp.array(False)
+
+    start = state, jnp.asarray(num_steps, jnp.int32), ~is_stale(state)
+    return lax.while_loop(lambda carry: carry[1] > 0, with_one_list, start)[0]
+
+
+def over_systems(function: Callable, state: State) -> Callable:
+    """The function of one system, mapped where the state has a leading axis of systems."""
+    return jax.vmap(function) if state.structure.position.ndim == 3 else function
 
 
 def temperature(state: State, num_conserved: int = 3) -> Float[Array, ""]:
@@ -206,10 +326,20 @@ def masses(species: tuple[str, ...]) -> Float[np.ndarray, " s"]:
     return np.array([atomic_masses[atomic_numbers[symbol]] for symbol in species])
 
 
+def drawn_momentum(
+    key: Array, mass: Float[Array, " n"], kT: float, position: Float[Array, "n 3"]
+) -> Float[Array, "n 3"]:
+    """Momenta (sqrt(amu eV)) of the temperature kT (eV), the centre of mass at rest."""
+    noise = jax.random.normal(key, position.shape, position.dtype)
+    momentum = jnp.sqrt(mass[:, None] * kT) * noise
+    return momentum - jnp.mean(momentum, axis=0) if len(position) > 1 else momentum
+
+
 def ensemble(
     potential: Potential,
     init_fn: Callable[..., Any],
     step_fn: Callable[..., tuple[Any, Structure]],
+    dt: float,
     skin: float,
     num_conserved: int,
 ) -> Simulator:
@@ -218,13 +348,18 @@ def ensemble(
     **Arguments:** `init_fn(key, mass, kT, momentum, params=, structure=, neighbors=)` returns the
     integrator's state, which has `position`, `momentum` and `mass`; kT in eV, and velocities are
     drawn where `momentum` is None. `step_fn(dynamics, params=, structure=, neighbors=)` returns
-    it a step later, and the structure that it moved. `num_conserved` as in `Simulator`.
+    it a step of `dt` (fs) later, and the structure that it moved. `num_conserved` as in
+    `Simulator`. **Raises:** `OptionError` for a `dt` or `skin` that is not positive.
 
     ```python
-    simulator = ensemble(potential, init_fn, step_fn, skin=0.5, num_conserved=3)
+    simulator = ensemble(potential, init_fn, step_fn, dt=1.0, skin=0.5, num_conserved=3)
     ```
     """
+    for name, value in (("dt", dt), ("skin", skin)):
+        if not 0 < value < np.inf:
+            raise OptionError(f"{name} is {value}", remedy="give a positive number")
     fns = neighbor_list(potential.cutoff, skin)
+    pair_fns = None if potential.radial is None else pair_list(potential.cutoff, skin)
     table = masses(potential.species)
 
     def init(key, params, structure, neighbors, temperature, momentum=None):
@@ -242,16 +377,30 @@ def ensemble(
         )
         return State(dynamics, structure, neighbors)
 
-    def step(params, state):
-        # a little earlier than the skin allows: the step that follows moves atoms and cell too
-        stale = is_stale(state.structure, state.neighbors, 0.8 * skin, fns.cutoff)
-        neighbors = lax.cond(stale, fns.update, lambda _, n: n, state.structure, state.neighbors)
-        dynamics, structure = step_fn(
-            state.dynamics, params=params, structure=state.structure, neighbors=neighbors
-        )
-        return State(dynamics, structure, neighbors)
+    def stale(state):
+        # where the step will bring the atoms; the margin is for what forces add to it
+        velocity = lax.stop_gradient(state.dynamics.momentum / state.dynamics.mass)
+        ahead = state.structure.position + dt * units.FEMTOSECOND * velocity
+        ahead = state.structure._replace(position=ahead)
+        return is_stale(ahead, state.neighbors, 0.9 * skin, potential.cutoff)
 
-    return Simulator(init, step, potential, fns, num_conserved)
+    def move(params, state):
+        dynamics, structure = step_fn(
+            state.dynamics,
+            params=params,
+            structure=state.structure,
+            neighbors=state.neighbors,
+        )
+        return State(dynamics, structure, state.neighbors)
+
+    def step(params, state):
+        update = simulator.update_fn(state.neighbors)
+        keep = lambda _, neighbors: neighbors
+        neighbors = lax.cond(stale(state), update, keep, state.structure, state.neighbors)
+        return move(params, state._replace(neighbors=neighbors))
+
+    simulator = Simulator(init, step, move, potential, fns, num_conserved, pair_fns, stale)
+    return simulator
 
 
 def _fixed_cell(step_fn):
@@ -266,8 +415,8 @@ def _fixed_cell(step_fn):
 
 def _force_fn(potential: Potential):
     def force(position, params, structure, neighbors, **_):
-        energy = lambda r: potential.energy(params, structure._replace(position=r), neighbors)
-        return -jax.grad(energy)(position)
+        moved = structure._replace(position=position)
+        return evaluate.forces(potential, params, moved, neighbors)
 
     return force
 

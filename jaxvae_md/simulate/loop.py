@@ -14,9 +14,12 @@ from tqdm import tqdm
 
 from jaxvae_md import errors
 from jaxvae_md._typing import Array, Params
-from jaxvae_md.neighbors import NeighborFns, NeighborList, image_grid, perpendicular_widths
-from jaxvae_md.simulate.engine import Simulator, State, Trajectory, recorded
-from jaxvae_md.structure import Structure
+from jaxvae_md.cell_grid import plan
+from jaxvae_md.neighbors import image_grid, perpendicular_widths
+from jaxvae_md.pair_list import PairList
+from jaxvae_md.potentials.evaluate import Neighbors
+from jaxvae_md.simulate.engine import Simulator, State, Trajectory, advance, recorded
+from jaxvae_md.structure import Structure, unstack
 
 _MAX_RETRIES = 8
 
@@ -51,6 +54,9 @@ def run(
     and the frames up to the last good one are returned with the error bit set: bad parameters
     must be seen, not raised.
 
+    A structure with a leading axis is many systems of one shape, simulated side by side: the
+    trajectory has that axis after the one of time. All of them stop where one fails.
+
     **Arguments:** `initial_temperature` in K of the velocities that are drawn; `num_steps` is
     rounded down to a multiple of `record_every`.
 
@@ -66,7 +72,7 @@ def run(
             parts.append(part)
             if not part.error:
                 bar.update(record_every * len(part.temperature))
-                bar.set_postfix(T=f"{part.temperature[-1]:.0f} K")
+                bar.set_postfix(T=f"{np.mean(part.temperature[-1]):.0f} K")
     *fields, errors_of_parts = zip(*parts or [_no_frames(state)], strict=True)
     return Trajectory(*map(np.concatenate, fields), error=errors_of_parts[-1])
 
@@ -88,8 +94,11 @@ def begin(
     state = begin(simulator, params, structure, jax.random.key(0), 300.0)
     ```
     """
-    neighbors = simulator.neighbor_fns.allocate(structure, extra=1.15)
-    return _jit_init(simulator)(key, params, structure, neighbors, initial_temperature, momentum)
+    neighbors = _allocate(simulator, structure, fast=simulator.pair_fns is not None)
+    batched = np.ndim(structure.position) == 3
+    keys = jax.random.split(key, len(structure.position)) if batched else key
+    init = _jit_init(simulator, batched, momentum is not None)
+    return init(keys, params, structure, neighbors, initial_temperature, momentum)
 
 
 def chunks(
@@ -121,11 +130,13 @@ def chunks(
     while (size := min(chunk, num_steps - done) // record_every * record_every) > 0:
         after, frames = _jit_recorded(simulator, size, record_every)(params, state)
         frames = jax.tree.map(np.asarray, frames)
-        bits = frames.error
-        wild = (bits & errors.NOT_FINITE != 0) | ~(frames.temperature < runaway)
+        # of all systems, where there are several
+        bits = np.bitwise_or.reduce(frames.error.reshape(len(frames.error), -1), axis=1)
+        hot = ~(frames.temperature < runaway)
         with np.errstate(invalid="ignore"):
             volume = np.abs(np.linalg.det(frames.cell))
-        wild |= ~((volumes[0] < volume) & (volume < volumes[1]))
+        hot |= ~((volumes[0] < volume) & (volume < volumes[1]))
+        wild = (bits & errors.NOT_FINITE != 0) | hot.reshape(len(hot), -1).any(axis=1)
         first_wild = _first(wild)
         first_overflow = _first(bits & errors.NEIGHBOR_OVERFLOW != 0)
         # what is not a number overflows every list, so it gets a single chance
@@ -133,11 +144,16 @@ def chunks(
         allowed = 1 if lost else _MAX_RETRIES
         if first_overflow <= first_wild and first_overflow < size and retries < allowed:
             retries += 1
-            room = 2 * state.neighbors.index.shape[1] + 1
             # a cell that shrank may have met more images of itself than the list searches
             moving = not np.array_equal(after.structure.cell, state.structure.cell)
-            thinnest = 0.9**retries if moving else 1.0
-            neighbors = _allocate(simulator.neighbor_fns, state.structure, room, thinnest)
+            neighbors = _allocate(
+                simulator,
+                state.structure,
+                fast=isinstance(state.neighbors, PairList),
+                extra=1.15 * 1.3**retries,
+                capacity=int(np.max(after.neighbors.most)),
+                thinnest=0.9**retries if moving else 1.0,
+            )
             state = state._replace(neighbors=neighbors)
             continue
         kept = min(first_wild, first_overflow, len(bits))
@@ -156,25 +172,46 @@ def _first(flags: np.ndarray) -> int:
 
 
 def _allocate(
-    fns: NeighborFns, structure: Structure, capacity: int, thinnest: float = 1.0
-) -> NeighborList:
-    """A fresh list with at least the given capacity.
+    simulator: Simulator,
+    structure: Structure,
+    *,
+    fast: bool,
+    extra: float = 1.15,
+    capacity: int = 1,
+    thinnest: float = 1.0,
+) -> Neighbors:
+    """A fresh list with room for `extra` times the neighbors that there are.
 
-    Its images suffice until the cell has shrunk to `thinnest` of its widths.
+    It serves until the cell has shrunk to `thinnest` of its widths.
     """
     on_host = jax.tree.map(np.asarray, structure)
-    neighbors = fns.allocate(on_host, capacity=capacity)
-    if thinnest < 1:
-        widths = thinnest * np.asarray(perpendicular_widths(on_host.cell))
-        reach = np.where(on_host.pbc, np.ceil((fns.cutoff + fns.skin) / widths), 0)
-        neighbors = neighbors._replace(images=image_grid(reach.astype(int)))
-    return jax.tree.map(jnp.asarray, neighbors)
+    if fast and simulator.pair_fns is not None:
+        options = {"extra": max(1.05, extra / 1.1), "thinnest": thinnest}
+        pairs = simulator.pair_fns.allocate(on_host, capacity=capacity, **options)
+        if pairs is not None:
+            return pairs
+    fns = simulator.neighbor_fns
+    systems = unstack(on_host)
+    lists = [fns.allocate(system, extra=extra, capacity=capacity) for system in systems]
+    if len(systems) > 1:
+        capacity = max(one.index.shape[1] for one in lists)
+        lists = [fns.allocate(system, capacity=capacity) for system in systems]
+    widths = np.array([np.asarray(perpendicular_widths(system.cell)) for system in systems])
+    reach = np.where(
+        on_host.pbc.reshape(-1, 3), np.ceil((fns.cutoff + fns.skin) / (thinnest * widths)), 0
+    )
+    images = image_grid(reach.max(axis=0).astype(int))
+    grid = plan(on_host, fns.cutoff + fns.skin, thinnest=thinnest) if lists[0].grid else None
+    lists = [one._replace(images=images, grid=grid) for one in lists]
+    if on_host.position.ndim == 2:
+        return jax.tree.map(jnp.asarray, lists[0])
+    return jax.tree.map(lambda *leaves: jnp.asarray(np.stack(leaves)), *lists)
 
 
 def _no_frames(state: State) -> Trajectory:
     """A trajectory without frames, in the shapes and precision of the state."""
     position, cell = map(np.asarray, state.structure[:2])
-    nothing = np.zeros(0, position.dtype)
+    nothing = np.zeros((0, *position.shape[:-2]), position.dtype)
     return Trajectory(
         position=np.zeros((0, *position.shape), position.dtype),
         momentum=np.zeros((0, *position.shape), position.dtype),
@@ -186,10 +223,15 @@ def _no_frames(state: State) -> Trajectory:
 
 
 @lru_cache(maxsize=32)
-def _jit_init(simulator: Simulator):
-    return jax.jit(simulator.init)
+def _jit_init(simulator: Simulator, batched: bool, has_momentum: bool):
+    axes = (0, None, 0, 0, None, 0 if has_momentum else None)
+    return jax.jit(jax.vmap(simulator.init, axes) if batched else simulator.init)
 
 
 @lru_cache(maxsize=32)
 def _jit_recorded(simulator: Simulator, num_steps: int, record_every: int):
-    return jax.jit(partial(recorded, simulator, num_steps=num_steps, record_every=record_every))
+    def function(params: Params, state: State) -> tuple[State, Trajectory]:
+        steps_fn = partial(advance, simulator, params)
+        return recorded(simulator, params, state, num_steps, record_every, steps_fn)
+
+    return jax.jit(function)

@@ -145,7 +145,7 @@ def test_update_keeps_every_shape_and_dtype(dtype):
     before = fns.allocate(structure)
     after = jax.eval_shape(fns.update, structure, before)
     assert before.reference_position.dtype == dtype
-    described = lambda tree: [(a.shape, a.dtype) for a in tree]
+    described = lambda tree: [(a.shape, a.dtype) for a in jax.tree.leaves(tree)]
     assert described(after) == described(before)
 
 

@@ -172,16 +172,16 @@ def test_an_overflowing_list_is_allocated_again_and_the_chunk_repeated(monkeypat
     expected = with_room(simulator, gas, 100)
     tries = []
 
-    def allocate(*args):
+    def allocate(*args, **options):
         tries.append(args)
         assert len(tries) < 10, "the list is not growing"
-        return allocate_more(*args)
+        return allocate_more(*args, **options)
 
     allocate_more = loop._allocate
     monkeypatch.setattr(loop, "_allocate", allocate)
     params = simulator.potential.init(None)
     trajectory = run(simulator, params, gas, KEY, 100, initial_temperature=10.0, chunk=50)
-    assert tries, "the run must need a larger list"
+    assert len(tries) > 1, "the run must need a larger list"
     assert int(trajectory.error) == 0
     assert_close(trajectory.position, expected.position, 1e-9)
     assert_close(trajectory.potential_energy, expected.potential_energy, 1e-9)
@@ -210,9 +210,9 @@ def test_positions_that_are_not_finite_do_not_enlarge_the_list(monkeypatch):
     # each size of the list is compiled again, up to that of all pairs
     sizes = []
     allocate = loop._allocate
-    monkeypatch.setattr(loop, "_allocate", lambda *a: sizes.append(a) or allocate(*a))
+    monkeypatch.setattr(loop, "_allocate", lambda *a, **o: sizes.append(a) or allocate(*a, **o))
     run(NVE, ABSURD["not a number"], CRYSTAL, KEY, 20)
-    assert len(sizes) <= 1
+    assert len(sizes) <= 2
 
 
 @pytest.mark.parametrize("chunk", [20, 100])
@@ -425,7 +425,7 @@ def test_the_cell_may_come_to_meet_more_of_its_images():
     assert int(chunk.trajectory.error) == 0
     structure = chunk.state.structure
     assert structure.cell[0, 0] < 0.95 * reach
-    assert len(chunk.state.neighbors.images) == 125
+    assert chunk.state.neighbors.grid != state.neighbors.grid
     fresh = simulator.neighbor_fns.allocate(jax.tree.map(np.asarray, structure))
     energy = ARGON.energy(PARAMS, structure, fresh)
     assert_close(chunk.trajectory.potential_energy[-1], energy, 1e-10)
