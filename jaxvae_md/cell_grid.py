@@ -19,9 +19,9 @@ from jax import lax
 from jaxtyping import Bool, Float, Int, UInt
 
 from jaxvae_md._typing import Array
-from jaxvae_md.structure import Structure, unstack
+from jaxvae_md.structure import Structure, inverse_cell, perpendicular_widths, unstack
 
-FAR = 1e4
+FAR = 1e6
 """Coordinate (angstrom) of places without an atom: beyond every cutoff of an atom in the cell."""
 
 _VECTOR = 8
@@ -58,14 +58,14 @@ class Grid:
 
     @property
     def num_places(self) -> int:
-        """Places for atoms and their copies."""
+        """Places for atoms and their copies; the first place beyond stays empty."""
         return int(np.prod(self.extended)) * self.capacity
 
 
 class Cells(NamedTuple):
-    """Which atom is in which place of a grid. Place `num_places` stands for none."""
+    """Which atom is in which place of a grid."""
 
-    atom: Int[Array, " places+1"]
+    atom: Int[Array, " places"]
     """atom whose copy is in each place; n where there is none"""
     order: Int[Array, " n"]
     """atoms sorted by grid cell; the padding atoms are last"""
@@ -96,8 +96,8 @@ def plan(
     for system in unstack(structure):
         span = window(system)
         fractions.append(_fractions(system, span)[0][system.mask])
-        inverse = np.linalg.inv(np.asarray(system.cell, np.float64))
-        widths.append(thinnest * np.ptp(span, axis=0) / np.linalg.norm(inverse, axis=0))
+        cell = np.asarray(system.cell, np.float64)
+        widths.append(thinnest * np.ptp(span, axis=0) * perpendicular_widths(cell))
     widths = np.min(widths, axis=0)
     # for some layers the most grid cells that they reach over, and the whole as one grid cell
     choices = [
@@ -117,8 +117,9 @@ def plan(
         grid = Grid(shape, reach, _VECTOR * -(-needed // _VECTOR))
         if needed > grid.mask_bits:
             continue
-        # measured: a test of two atoms costs a tenth of what a word of an atom does
-        cost = block * (num * grid.capacity**2 + 10 * len(fractions[0]))
+        # measured: in a test of two atoms' time, a word of an atom costs 10, and a place 80 in the
+        # steps that share a list
+        cost = block * (num * grid.capacity**2 + 10 * len(fractions[0])) + 80 * grid.num_places
         if best is None or cost < best[0]:
             best = cost, grid
     return None if best is None else best[1]
@@ -137,7 +138,7 @@ def window(structure: Structure) -> Float[np.ndarray, "2 3"]:
     that leaves it counts to the outermost grid cells, which loses no pair.
     """
     position, cell, pbc, _, mask = map(np.asarray, structure)
-    fraction = (position @ np.linalg.inv(cell))[mask]
+    fraction = (position @ inverse_cell(cell))[mask]
     if len(fraction) == 0:
         return np.array([[0.0] * 3, [1.0] * 3])
     low, high = fraction.min(axis=0), fraction.max(axis=0)
@@ -148,7 +149,7 @@ def window(structure: Structure) -> Float[np.ndarray, "2 3"]:
 def _fractions(structure: Structure, span: Array) -> tuple[Array, Array]:
     """Position within the window, from 0 to 1, and the lattice vectors that were taken off."""
     xp = np if isinstance(structure.position, np.ndarray) else jnp
-    fraction = structure.position @ xp.linalg.inv(structure.cell)
+    fraction = structure.position @ inverse_cell(structure.cell)
     turns = xp.where(structure.pbc, xp.floor(fraction), 0)
     inside = (fraction - turns - span[0]) / (span[1] - span[0])
     return xp.clip(inside, 0, 1), turns.astype(xp.int32)
@@ -186,8 +187,8 @@ def fill(grid: Grid, structure: Structure, span: Float[Array, "2 3"], radius: fl
     member = jnp.where(lane < jnp.minimum(count[:num_cells, None], most), member, num)
 
     original, images = _copies(grid)
-    allowed = jnp.all((images == 0) | structure.pbc, axis=-1)
-    atom = jnp.where(allowed[:, None], member[original], num).reshape(-1)
+    copied = jnp.all((images == 0) | structure.pbc, axis=-1).at[-1].set(False)
+    atom = jnp.where(copied[:, None], member[original], num).reshape(-1)
 
     slot = jnp.arange(num, dtype=jnp.int32) - start[cell]
     real = (cell < num_cells) & (slot < most)
@@ -195,12 +196,11 @@ def fill(grid: Grid, structure: Structure, span: Float[Array, "2 3"], radius: fl
     x, y, z = np.unravel_index(np.arange(num_cells), grid.shape)
     middle = _place_step(grid, np.stack([x, y, z]) + np.array(grid.reach)[:, None])
     place = jnp.asarray(middle.astype(np.int32))[row // room] * room + row % room
-    lengths = jnp.linalg.norm(jnp.linalg.inv(structure.cell), axis=0)
-    thickness = (span[1] - span[0]) / lengths / shape
+    thickness = (span[1] - span[0]) * perpendicular_widths(structure.cell) / shape
     # atoms outside a window that is not periodic are in its outermost cells, of any thickness
     too_thin = (thickness * jnp.array(grid.reach) < radius) & structure.pbc
     return Cells(
-        atom=jnp.append(atom, num).astype(jnp.int32),
+        atom=atom.astype(jnp.int32),
         order=order,
         row=row,
         place=jnp.where(real, place, grid.num_places),
@@ -211,7 +211,7 @@ def fill(grid: Grid, structure: Structure, span: Float[Array, "2 3"], radius: fl
 
 def spread(
     grid: Grid, cells: Cells, position: Float[Array, "n 3"], cell: Float[Array, "3 3"]
-) -> tuple[Float[Array, " places+1"], ...]:
+) -> tuple[Float[Array, " places"], ...]:
     """x, y and z (angstrom) in every place: atoms, their periodic copies, and `FAR` elsewhere.
 
     ```python
@@ -219,17 +219,21 @@ def spread(
     ```
     """
     inside = position - cells.turns.astype(position.dtype) @ cell
+    inside = jnp.append(inside, jnp.full((1, 3), FAR, position.dtype), axis=0)
     _, images = _copies(grid)
-    shift = jnp.repeat(images.astype(position.dtype) @ cell, grid.capacity, axis=0)
-    shift = jnp.append(shift, jnp.zeros((1, 3), position.dtype), axis=0)
-    far = jnp.full(1, FAR, position.dtype)
-    return tuple(take(jnp.append(inside[:, k], far), cells.atom) + shift[:, k] for k in range(3))
+    shift = jnp.asarray(images, position.dtype) @ cell
+
+    def along(k):
+        here = take(inside[:, k], cells.atom).reshape(len(images), grid.capacity)
+        return (here + shift[:, k, None]).reshape(-1)
+
+    return tuple(along(k) for k in range(3))
 
 
 def search(
     grid: Grid,
     cells: Cells,
-    coordinates: tuple[Float[Array, " places+1"], ...],
+    coordinates: tuple[Float[Array, " places"], ...],
     radius: float,
     capacity: int,
 ) -> tuple[Int[Array, "k n"], Int[Array, ""]]:
@@ -308,8 +312,7 @@ def as_rows(
     places = places.T[rank]
     mask = places < grid.num_places
     index = jnp.where(mask, take(cells.atom, places), 0)
-    _, images = _copies(grid)
-    image = jnp.asarray(np.append(images, np.zeros((1, 3), np.int32), axis=0))
+    image = jnp.asarray(_copies(grid)[1])
     shift = image[places // grid.capacity] - cells.turns[index] + cells.turns[:, None]
     return index, jnp.where(mask[..., None], shift, 0).reshape(num, -1, 3), mask
 
@@ -343,7 +346,7 @@ def _words(grid, cells, coordinates, radius) -> UInt[Array, "block n"]:
     """For every grid cell of the block around each atom, a bit for each of its atoms in reach."""
     room, shape = grid.capacity, grid.shape
     num_cells = int(np.prod(shape))
-    fields = [c[:-1].reshape(*grid.extended, room) for c in coordinates]
+    fields = [c[: grid.num_places].reshape(*grid.extended, room) for c in coordinates]
     limit = jnp.asarray(radius, coordinates[0].dtype) ** 2
     bits = jnp.left_shift(jnp.uint32(1), jnp.arange(room, dtype=jnp.uint32))
 
@@ -379,7 +382,10 @@ def _copies(grid: Grid) -> tuple[Int[np.ndarray, " cells"], Int[np.ndarray, "cel
     index = np.array(list(np.ndindex(*grid.extended)), np.int32) - np.array(grid.reach)
     images = np.floor_divide(index, np.array(grid.shape))
     original = np.ravel_multi_index(tuple((index - images * np.array(grid.shape)).T), grid.shape)
-    return original.astype(np.int32), images.astype(np.int32)
+    # one more for the place of no atom
+    return np.append(original, 0).astype(np.int32), np.append(images, [[0] * 3], axis=0).astype(
+        np.int32
+    )
 
 
 def _place_step(grid: Grid, offset) -> Any:

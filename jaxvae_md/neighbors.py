@@ -18,7 +18,7 @@ from jaxtyping import Bool, Float, Int
 from jaxvae_md._typing import Array
 from jaxvae_md.cell_grid import Grid, as_rows, fill, plan, search, spread, window
 from jaxvae_md.errors import GeometryError, OptionError, RunError
-from jaxvae_md.structure import Structure
+from jaxvae_md.structure import Structure, inverse_cell, perpendicular_widths
 
 _MANY = 500
 """atoms from which on a grid of cells is worth its compilation"""
@@ -89,11 +89,6 @@ def neighbor_species(
     """Species of every neighbor, beside `displacements`; padded slots hold some valid species."""
     index = jnp.asarray(neighbors.index)
     return jnp.asarray(structure.species)[index if atoms is None else index[atoms]]
-
-
-def perpendicular_widths(cell: Float[Array, "3 3"]) -> Float[Array, 3]:
-    """Distances (angstrom) between the cell's opposite faces."""
-    return 1 / jnp.linalg.norm(jnp.linalg.inv(cell), axis=0)
 
 
 def neighbor_list(cutoff: float, skin: float = 0.0) -> NeighborFns:
@@ -245,7 +240,7 @@ def is_stale(
     else:
         # cell = old_cell @ (1 + strain); a pair beyond cutoff + skin then keeps a distance of at
         # least (1 - |strain|) (cutoff + skin) - 2 max |moved|, which must reach the cutoff
-        strain = _inverse(old_cell) @ (cell - old_cell)
+        strain = inverse_cell(old_cell) @ (cell - old_cell)
         moved = moved - origin @ strain
         slack = skin - jnp.sqrt(jnp.sum(strain**2)) * (cutoff + skin)
         strained = ~(slack >= 0)
@@ -253,13 +248,6 @@ def is_stale(
     # written so that a position that is not a number counts as moved
     within = jnp.max(jnp.where(structure.mask, square, 0)) <= (0.5 * slack) ** 2
     return ~within | strained
-
-
-def _inverse(cell: Float[Array, "3 3"]) -> Float[Array, "3 3"]:
-    """By cofactors: within a step of a simulation a factorisation is slow, on a GPU above all."""
-    a, b, c = jnp.asarray(cell)
-    cofactors = jnp.stack([jnp.cross(b, c), jnp.cross(c, a), jnp.cross(a, b)], axis=1)
-    return cofactors / jnp.dot(a, cofactors[:, 0])
 
 
 def host_pairs(structure: Structure, radius: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -300,5 +288,5 @@ def image_grid(extent: np.ndarray) -> np.ndarray:
 
 def _extent(structure: Structure, radius: float) -> np.ndarray:
     """How many cells away a neighbor of an atom wrapped into the cell can be."""
-    widths = 1 / np.linalg.norm(np.linalg.inv(np.asarray(structure.cell, np.float64)), axis=0)
+    widths = perpendicular_widths(np.asarray(structure.cell, np.float64))
     return np.where(structure.pbc, np.ceil(radius / widths), 0).astype(int)

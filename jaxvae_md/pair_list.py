@@ -155,37 +155,59 @@ def pair_sums(
     term: Callable[..., tuple[Array, ...]],
     num_terms: int,
     of_atom: Any = None,
+    common: Any = None,
 ) -> tuple[Float[Array, " n"], ...]:
     """For every atom the sums over its neighbors of the terms of a pair; the core of the engine.
 
-    **Arguments:** `term(dx, dy, dz, species, of_atom)` gets the components of x_i - x_j
-    (angstrom), the neighbor's species (None where the atoms are all of one), and `of_atom`, a
-    pytree of arrays `[n]` in the order of the atoms, and returns `num_terms` arrays.
+    **Arguments:** `term(dx, dy, dz, species, of_atom, common)` returns `num_terms` arrays. It
+    gets the components of x_i - x_j (angstrom), the neighbor's species (None where the atoms are
+    all of one), `of_atom`, a pytree of arrays `[n]` in the order of the atoms, and `common`, a
+    pytree of what is the same for all.
     """
     grid, cells = pairs.grid, pairs.cells
     coordinates = spread(grid, cells, structure.position, structure.cell)
-    dtype = structure.position.dtype
-    zero = jnp.zeros((), dtype)
+    here = tuple(take(c, cells.place) for c in coordinates)
     species = None
     if of_atom is not None:
         known = jnp.append(structure.species.astype(jnp.int32), 0)
         species = take(known, cells.atom)
+        of_atom = jax.tree.map(lambda leaf: take(leaf, cells.order), of_atom)
+    dtype = structure.position.dtype
+    zeros = (np.zeros((), dtype),) * num_terms
 
     def add(left, right):
         return tuple(a + b for a, b in zip(left, right, strict=True))
 
-    own = jax.tree.map(lambda leaf: take(leaf, cells.order), of_atom)
-    here = [take(c, cells.place) for c in coordinates]
+    @jax.custom_batching.custom_vmap
+    def sums(coordinates, here, places, species, own, common):
+        def some(total, places):
+            vector = [x - take(c, places) for x, c in zip(here, coordinates, strict=True)]
+            other = None if species is None else take(species, places)
+            # one reduction of all terms: XLA makes a single loop of it, while for each sum apart
+            # it computes the pair anew or keeps it in memory
+            terms = term(*vector, other, own, common)
+            return add(total, lax.reduce(terms, zeros, add, (0,))), None
 
-    def some(total, places):
-        vector = [x - take(c, places) for x, c in zip(here, coordinates, strict=True)]
-        other = None if species is None else take(species, places)
-        # one reduction of all terms: XLA makes a single loop of it, while for each sum apart it
-        # computes the pair anew or keeps it in memory
-        terms = term(*vector, other, own)
-        return add(total, lax.reduce(terms, (zero,) * num_terms, add, (0,))), None
+        start = (jnp.zeros(here[0].shape, dtype),) * num_terms
+        return lax.scan(some, start, places.reshape(-1, _UNROLLED, places.shape[-1]))[0]
 
-    num = len(cells.order)
-    start = (jnp.zeros(num, dtype),) * num_terms
-    sums, _ = lax.scan(some, start, pairs.places.reshape(-1, _UNROLLED, num))
-    return tuple(take(total, pairs.rank) for total in sums)
+    @sums.def_vmap
+    def _(axis_size, in_batched, *arguments):
+        """All systems end to end, as one."""
+        axes = jax.tree.map(lambda batched: 0 if batched else None, in_batched)
+        if any(jax.tree.leaves(in_batched[-1])):
+            return jax.vmap(sums.fun, axes)(*arguments), (True,) * num_terms
+        *systems, common = jax.tree.map(
+            lambda leaf, batched: leaf if batched else jnp.stack([leaf] * axis_size),
+            arguments,
+            tuple(in_batched),
+        )
+        coordinates, here, places, species, own = systems
+        first = coordinates[0].shape[1] * jnp.arange(axis_size, dtype=places.dtype)
+        places = jnp.moveaxis(places + first[:, None, None], 0, 1).reshape(places.shape[1], -1)
+        flat = jax.tree.map(lambda leaf: leaf.reshape(-1), (coordinates, here, species, own))
+        total = sums(*flat[:2], places, *flat[2:], common)
+        return tuple(t.reshape(axis_size, -1) for t in total), (True,) * num_terms
+
+    total = sums(coordinates, here, pairs.places, species, of_atom, common)
+    return tuple(take(t, pairs.rank) for t in total)

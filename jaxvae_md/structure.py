@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
@@ -109,6 +110,30 @@ def to_atoms(structure: Structure, species: tuple[str, ...]) -> Atoms:
         cell=np.asarray(structure.cell, np.float64),
         pbc=np.asarray(structure.pbc),
     )
+
+
+def inverse_cell(cell: Float[Array, "3 3"]) -> Float[Array, "3 3"]:
+    """By cofactors: within a step of a simulation a factorisation is slow, on a GPU above all.
+
+    ```python
+    fractions = structure.position @ inverse_cell(structure.cell)
+    ```
+    """
+    xp = np if isinstance(cell, np.ndarray) else jnp
+    a, b, c = cell
+    cofactors = xp.stack([xp.cross(b, c), xp.cross(c, a), xp.cross(a, b)], axis=1)
+    return cofactors / xp.dot(a, cofactors[:, 0])
+
+
+def perpendicular_widths(cell: Float[Array, "3 3"]) -> Float[Array, 3]:
+    """Distances (angstrom) between the cell's opposite faces.
+
+    ```python
+    perpendicular_widths(structure.cell) > 2 * cutoff  # is the minimum image enough?
+    ```
+    """
+    xp = np if isinstance(cell, np.ndarray) else jnp
+    return 1 / xp.sqrt(xp.sum(inverse_cell(cell) ** 2, axis=0))
 
 
 def pad(structure: Structure, num_atoms: int) -> Structure:

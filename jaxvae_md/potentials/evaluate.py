@@ -92,20 +92,19 @@ def _sums(potential, params, structure, neighbors, term, num_terms):
     radial = _radial(potential)
     dtype = structure.position.dtype
     tables = {name: jnp.asarray(t, dtype) for name, t in radial.tables(params).items()}
-    several = len(potential.species) > 1
-    # a row of each table an atom, and then a choice a neighbor: no lookup of pairs
-    rows = {
-        name: [t[structure.species, other] for other in range(len(t))] for name, t in tables.items()
-    }
+    rows = None
+    if len(potential.species) > 1:
+        # a row of each table an atom, and then a choice a neighbor: no lookup of pairs
+        columns = range(len(potential.species))
+        rows = {name: [t[structure.species, b] for b in columns] for name, t in tables.items()}
 
-    def of_pair(dx, dy, dz, species, own):
-        if several:
+    def of_pair(dx, dy, dz, species, own, tables):
+        coefficients = {name: t[0, 0] for name, t in tables.items()}
+        if own is not None:
             coefficients = {name: _choose(species, columns) for name, columns in own.items()}
-        else:
-            coefficients = {name: t[0, 0] for name, t in tables.items()}
         return term((dx, dy, dz), *radial.pair(dx**2 + dy**2 + dz**2, coefficients))
 
-    return pair_sums(structure, neighbors, of_pair, num_terms, rows if several else None)
+    return pair_sums(structure, neighbors, of_pair, num_terms, rows, tables)
 
 
 def _choose(species, columns):

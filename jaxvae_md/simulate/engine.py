@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -23,6 +24,9 @@ from jaxvae_md.potentials import evaluate
 from jaxvae_md.potentials.evaluate import Neighbors
 from jaxvae_md.potentials.potential import Potential
 from jaxvae_md.structure import Structure
+
+_CACHED_ATOMS = 2048
+"""atoms of small systems that are simulated together where a cache is small"""
 
 
 class State(NamedTuple):
@@ -272,12 +276,33 @@ def advance(simulator: Simulator, params: Params, state: State, num_steps: int) 
     """`num_steps` steps without a record: the fast way, which has no reverse-mode derivative.
 
     The neighbor list stays outside the loop of the steps that share it. With a leading axis of
-    systems, all get a new list when one of them needs it.
+    systems, those that are simulated together get a new list when one of them needs it: on a
+    CPU as many as its cache holds, and else all.
 
     ```python
     state = jax.jit(partial(advance, simulator, num_steps=1000))(params, state)
     ```
     """
+    together = partial(_advance_together, simulator, params, num_steps=num_steps)
+    if state.structure.position.ndim == 2:
+        return together(state)
+    num_systems, num_atoms, _ = state.structure.position.shape
+    size = min(num_systems, max(1, _CACHED_ATOMS // num_atoms))
+    num_grouped = num_systems // size * size
+
+    def in_groups(state):
+        grouped = lambda leaf: leaf[:num_grouped].reshape(-1, size, *leaf.shape[1:])
+        done = lax.map(together, jax.tree.map(grouped, state))
+        done = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), done)
+        if num_grouped == num_systems:
+            return done
+        rest = together(jax.tree.map(lambda leaf: leaf[num_grouped:], state))
+        return jax.tree.map(lambda *parts: jnp.concatenate(parts), done, rest)
+
+    return lax.platform_dependent(state, cpu=in_groups, default=together)
+
+
+def _advance_together(simulator: Simulator, params: Params, state: State, num_steps: int) -> State:
     move = over_systems(lambda s: simulator.move(params, s), state)
     is_stale = lambda s: jnp.any(over_systems(simulator.is_stale, state)(s))
     update = over_systems(simulator.update_fn(state.neighbors), state)

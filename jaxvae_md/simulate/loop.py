@@ -15,11 +15,11 @@ from tqdm import tqdm
 from jaxvae_md import errors
 from jaxvae_md._typing import Array, Params
 from jaxvae_md.cell_grid import plan
-from jaxvae_md.neighbors import image_grid, perpendicular_widths
+from jaxvae_md.neighbors import image_grid
 from jaxvae_md.pair_list import PairList
 from jaxvae_md.potentials.evaluate import Neighbors
 from jaxvae_md.simulate.engine import Simulator, State, Trajectory, advance, recorded
-from jaxvae_md.structure import Structure, unstack
+from jaxvae_md.structure import Structure, perpendicular_widths, unstack
 
 _MAX_RETRIES = 8
 
