@@ -8,7 +8,6 @@ file to descriptors. `--scaling` adds cutoffs of 4 to 10 angstrom and orders of 
 
 import argparse
 import json
-import os
 import platform
 import statistics
 import tempfile
@@ -23,6 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 from ase import Atoms
 from jax import lax
+from one_core import one_core
 
 import jaxvae_md as jv
 from jaxvae_md.batching import Batch, batches
@@ -34,14 +34,6 @@ from jaxvae_md.structure import from_atoms, species_table
 
 SETTINGS = {"A": (8.0, 16, 6.5, 4), "B": (5.2, 10, 5.2, 10)}
 Figure = tuple[str, float, str]
-
-
-def one_core() -> None:
-    """Before JAX starts: this process keeps to one core, which has no use for more threads."""
-    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
-    flags = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
-    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flags}"
-    jax.config.update("jax_enable_x64", True)
 
 
 def seconds(function: Callable, *arguments, repeats: int = 5) -> float:
@@ -185,6 +177,7 @@ def main() -> None:
     parser.add_argument("--scaling", action="store_true")
     options = parser.parse_args()
     one_core()
+    jax.config.update("jax_enable_x64", True)
     frames = read_frames(options.data, labelled=False) if options.data else jv.datasets.silicon()
     head: dict[str, object] = {"frames": len(frames), "python": platform.python_version()}
     for package in ("jax", "jaxvae_md", "dscribe"):

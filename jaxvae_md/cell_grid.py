@@ -97,7 +97,9 @@ def plan(
         span = window(system)
         fractions.append(_fractions(system, span)[0][system.mask])
         cell = np.asarray(system.cell, np.float64)
-        widths.append(thinnest * np.ptp(span, axis=0) * perpendicular_widths(cell))
+        # a little less, so that what `fill` rounds is not too thin at once
+        width = (1 - 1e-5) * np.ptp(span, axis=0) * perpendicular_widths(cell)
+        widths.append(thinnest * width)
     widths = np.min(widths, axis=0)
     # for some layers the most grid cells that they reach over, and the whole as one grid cell
     choices = [
@@ -198,7 +200,8 @@ def fill(grid: Grid, structure: Structure, span: Float[Array, "2 3"], radius: fl
     place = jnp.asarray(middle.astype(np.int32))[row // room] * room + row % room
     thickness = (span[1] - span[0]) * perpendicular_widths(structure.cell) / shape
     # atoms outside a window that is not periodic are in its outermost cells, of any thickness
-    too_thin = (thickness * jnp.array(grid.reach) < radius) & structure.pbc
+    apart = structure.pbc | (shape > jnp.array(grid.reach) + 1)
+    too_thin = (thickness * jnp.array(grid.reach) < radius) & apart
     return Cells(
         atom=atom.astype(jnp.int32),
         order=order,
@@ -298,6 +301,15 @@ def _expand(grid, words: UInt[Array, "block n"], corner: Int[Array, " n"], capac
     start = (word_at(first), first)
     places = lax.scan(neighbor, start, jnp.arange(capacity, dtype=jnp.int32))[1]
     return places, jnp.max(found)
+
+
+def most_neighbors(
+    grid: Grid, cells: Cells, coordinates: tuple[Float[Array, " places"], ...], radius: float
+) -> Int[Array, ""]:
+    """The capacity that `search` needs."""
+    words = _words(grid, cells, coordinates, radius)
+    found = jnp.sum(lax.population_count(words).astype(jnp.int32), axis=0, dtype=jnp.int32)
+    return jnp.max(found, initial=0)
 
 
 def as_rows(

@@ -18,8 +18,8 @@ from jax import lax
 from jaxtyping import Bool, Float, Int
 
 from jaxvae_md._typing import Array
-from jaxvae_md.cell_grid import Cells, Grid, as_rows, fill, plan, search, spread, take, window
-from jaxvae_md.neighbors import NeighborList, host_pairs
+from jaxvae_md.all_pairs import AllPairs, all_pair_sums, choose_images, is_strained
+from jaxvae_md.cell_grid import FAR, Cells, Grid, fill, plan, search, spread, take, window
 from jaxvae_md.structure import Structure, unstack
 
 _UNROLLED = 4
@@ -48,8 +48,8 @@ class PairList(NamedTuple):
 class PairFns(NamedTuple):
     """`allocate` on the host, `update` under jit."""
 
-    allocate: Callable[..., PairList | None]
-    update: Callable[[Structure, PairList], PairList]
+    allocate: Callable[..., PairList | AllPairs | None]
+    update: Callable[[Structure, Any], Any]
     cutoff: float
     skin: float
 
@@ -57,10 +57,10 @@ class PairFns(NamedTuple):
 def pair_list(cutoff: float, skin: float) -> PairFns:
     """A list for sums over all pairs within `cutoff`, valid while atoms move within the `skin`.
 
-    `allocate(structure, extra=1.05, capacity=1, thinnest=1.0)` returns None where no grid of
-    cells serves the structure; `extra` is the room for more neighbors than there are;
-    `thinnest` is the share of its widths to which the cell may
-    shrink. Lengths in angstrom.
+    `allocate(structure, extra=1.05, capacity=1, thinnest=1.0)` returns `AllPairs` for few atoms,
+    for which they are faster than a list, and None where no grid of cells serves the structure.
+    `extra` is the room for more neighbors than there are, `thinnest` the share of its widths to
+    which the cell may shrink. Lengths in angstrom.
 
     ```python
     fns = pair_list(cutoff=8.5, skin=1.0)
@@ -74,44 +74,62 @@ def pair_list(cutoff: float, skin: float) -> PairFns:
         cells = fill(grid, structure, span, radius)
         coordinates = spread(grid, cells, structure.position, structure.cell)
         places, found = search(grid, cells, coordinates, radius, capacity)
-        rank = (
-            jnp.zeros_like(cells.order)
-            .at[cells.order]
-            .set(jnp.arange(len(cells.order), dtype=cells.order.dtype))
-        )
+        ranks = jnp.arange(len(cells.order), dtype=cells.order.dtype)
+        rank = jnp.zeros_like(cells.order).at[cells.order].set(ranks)
         return cells, places, rank, found
+
+    def count(structure: Structure, grid: Grid, span):
+        """Neighbors of the atom that has most."""
+        cells = fill(grid, structure, span, radius)
+        coordinates = spread(grid, cells, structure.position, structure.cell)
+        return most_neighbors(grid, cells, coordinates, radius)
+
+    jit_build = jax.jit(build, static_argnums=(1, 3))
+    jit_count = jax.jit(count, static_argnums=1)
+    jit_build_each = jax.jit(jax.vmap(build, (0, None, 0, None)), static_argnums=(1, 3))
+    jit_count_each = jax.jit(jax.vmap(count, (0, None, 0)), static_argnums=1)
 
     def allocate(
         structure: Structure, extra: float = 1.05, capacity: int = 1, thinnest: float = 1.0
-    ) -> PairList | None:
+    ) -> PairList | AllPairs | None:
+        batched = np.ndim(structure.position) == 3
+        images = choose_images(structure, cutoff, thinnest)
+        on_device = jax.tree.map(jnp.asarray, structure)
+        if images is not None:
+            none = jnp.zeros(len(structure.position) if batched else (), bool)
+            return AllPairs(
+                reference_position=on_device.position,
+                reference_cell=on_device.cell,
+                overflow=none,
+                most=none.astype(jnp.int32),
+                grid=images,
+            )
         grid = plan(structure, radius, room=extra, thinnest=thinnest)
         if grid is None:
             return None
-        batched = np.ndim(structure.position) == 3
-        systems = unstack(structure)
-        most = max(np.bincount(host_pairs(s, radius)[0], minlength=1).max() for s in systems)
+        spans = np.stack([window(system) for system in unstack(structure)])
+        span = jnp.asarray(spans if batched else spans[0], on_device.position.dtype)
+        most = int(np.max((jit_count_each if batched else jit_count)(on_device, grid, span)))
         capacity = max(capacity, int(np.ceil(most * extra)), 1)
         capacity = _UNROLLED * -(-capacity // _UNROLLED)
-        spans = [window(s).astype(np.asarray(s.position).dtype) for s in systems]
-        build_all = jax.vmap(build, (0, None, 0, None)) if batched else build
-        structure = jax.tree.map(jnp.asarray, structure)
-        span = jnp.asarray(np.stack(spans) if batched else spans[0])
-        built = jax.jit(build_all, static_argnums=(1, 3))
-        cells, places, rank, found = built(structure, grid, span, capacity)
+        built = (jit_build_each if batched else jit_build)(on_device, grid, span, capacity)
+        cells, places, rank, found = built
         return PairList(
             places=places,
             rank=rank,
             cells=cells,
             window=span,
-            reference_position=structure.position,
-            reference_cell=structure.cell,
+            reference_position=on_device.position,
+            reference_cell=on_device.cell,
             overflow=cells.overflow | (found > capacity),
             most=found,
             grid=grid,
         )
 
-    def update(structure: Structure, pairs: PairList) -> PairList:
+    def update(structure: Structure, pairs):
         structure = lax.stop_gradient(jax.tree.map(jnp.asarray, structure))
+        if isinstance(pairs, AllPairs):
+            return pairs._replace(overflow=pairs.overflow | is_strained(structure, pairs))
         capacity = pairs.places.shape[0]
         cells, places, rank, found = build(structure, pairs.grid, pairs.window, capacity)
         return pairs._replace(
@@ -127,31 +145,9 @@ def pair_list(cutoff: float, skin: float) -> PairFns:
     return PairFns(allocate, update, cutoff, skin)
 
 
-def as_neighbor_list(pairs: PairList) -> NeighborList:
-    """The same list in the layout that every potential takes, and gradients too; jits.
-
-    ```python
-    potential.energy(params, structure, as_neighbor_list(pairs))
-    ```
-    """
-    index, shift, mask = as_rows(pairs.grid, pairs.cells, pairs.places)
-    return NeighborList(
-        index=index,
-        shift=shift,
-        mask=mask,
-        reference_position=pairs.reference_position,
-        reference_cell=pairs.reference_cell,
-        images=jnp.zeros((0, 3), jnp.int32),
-        overflow=pairs.overflow,
-        most=pairs.most,
-        window=pairs.window,
-        grid=pairs.grid,
-    )
-
-
 def pair_sums(
     structure: Structure,
-    pairs: PairList,
+    pairs: PairList | AllPairs,
     term: Callable[..., tuple[Array, ...]],
     num_terms: int,
     of_atom: Any = None,
@@ -164,9 +160,13 @@ def pair_sums(
     all of one), `of_atom`, a pytree of arrays `[n]` in the order of the atoms, and `common`, a
     pytree of what is the same for all.
     """
+    if isinstance(pairs, AllPairs):
+        return all_pair_sums(structure, pairs, term, num_terms, of_atom, common)
     grid, cells = pairs.grid, pairs.cells
     coordinates = spread(grid, cells, structure.position, structure.cell)
-    here = tuple(take(c, cells.place) for c in coordinates)
+    # an atom without a place is as far from the atoms as from the places that are empty
+    absent = cells.place == grid.num_places
+    here = tuple(jnp.where(absent, -FAR, take(c, cells.place)) for c in coordinates)
     species = None
     if of_atom is not None:
         known = jnp.append(structure.species.astype(jnp.int32), 0)

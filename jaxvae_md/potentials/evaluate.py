@@ -9,12 +9,13 @@ import jax.numpy as jnp
 from jaxtyping import Float
 
 from jaxvae_md._typing import Array, Params
+from jaxvae_md.all_pairs import AllPairs
 from jaxvae_md.neighbors import NeighborList
 from jaxvae_md.pair_list import PairList, pair_sums
 from jaxvae_md.potentials.potential import Potential, energy_and_forces, sum_over_atoms
 from jaxvae_md.structure import Structure
 
-Neighbors: TypeAlias = NeighborList | PairList
+Neighbors: TypeAlias = NeighborList | PairList | AllPairs
 
 
 def energy(
@@ -26,24 +27,26 @@ def energy(
     energy(argon, params, structure, pair_list(argon.cutoff, 1.0).allocate(structure))
     ```
     """
-    if not isinstance(neighbors, PairList):
+    if isinstance(neighbors, NeighborList):
         return potential.energy(params, structure, neighbors)
     (phi,) = _sums(potential, params, structure, neighbors, lambda r, phi, w: (phi,), 1)
     total = sum_over_atoms(0.5 * phi, structure)
     long_range = _radial(potential).long_range
-    return total if long_range is None else total + long_range(params, structure)
+    if long_range is None:
+        return total
+    return total + long_range(params, structure).astype(total.dtype)
 
 
 def forces(
     potential: Potential, params: Params, structure: Structure, neighbors: Neighbors
 ) -> Float[Array, "n 3"]:
-    """Forces in eV / angstrom; by formula from a `PairList`, and by gradient otherwise.
+    """Forces in eV / angstrom; by formula on the fast path, and by gradient otherwise.
 
     ```python
     forces(potential, params, structure, neighbors)
     ```
     """
-    if not isinstance(neighbors, PairList):
+    if isinstance(neighbors, NeighborList):
         return energy_and_forces(potential.energy, params, structure, neighbors)[1]
     term = lambda r, phi, weight: tuple(weight * x for x in r)
     return jnp.stack(_sums(potential, params, structure, neighbors, term, 3), axis=1)
@@ -61,7 +64,7 @@ def forces_and_virial(
     ```
     """
     one = jnp.ones((), structure.position.dtype)
-    if not isinstance(neighbors, PairList):
+    if isinstance(neighbors, NeighborList):
 
         def of_scale(position, scale):
             scaled = structure._replace(position=scale * position, cell=scale * structure.cell)

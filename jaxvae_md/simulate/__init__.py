@@ -4,6 +4,8 @@ from jaxvae_md.simulate.barostat import npt_langevin as npt_langevin
 from jaxvae_md.simulate.engine import Simulator as Simulator
 from jaxvae_md.simulate.engine import State as State
 from jaxvae_md.simulate.engine import Trajectory as Trajectory
+from jaxvae_md.simulate.engine import advance as advance
+from jaxvae_md.simulate.engine import masses as masses
 from jaxvae_md.simulate.engine import nve as nve
 from jaxvae_md.simulate.engine import nvt_langevin as nvt_langevin
 from jaxvae_md.simulate.engine import nvt_nose_hoover as nvt_nose_hoover

@@ -17,9 +17,16 @@ from jaxtyping import Float, Int
 
 from jaxvae_md import errors, units
 from jaxvae_md._typing import Array, Params
+from jaxvae_md.all_pairs import AllPairs, is_strained
 from jaxvae_md.errors import OptionError
-from jaxvae_md.neighbors import NeighborFns, is_stale, neighbor_list
-from jaxvae_md.pair_list import PairFns, PairList, as_neighbor_list, pair_list
+from jaxvae_md.neighbors import (
+    NeighborFns,
+    NeighborList,
+    image_grid,
+    is_stale,
+    neighbor_list,
+)
+from jaxvae_md.pair_list import PairFns, pair_list
 from jaxvae_md.potentials import evaluate
 from jaxvae_md.potentials.evaluate import Neighbors
 from jaxvae_md.potentials.potential import Potential
@@ -60,9 +67,9 @@ class Simulator(NamedTuple):
 
     def update_fn(self, neighbors: Neighbors) -> Callable[[Structure, Any], Any]:
         """`update(structure, neighbors)` of the kind of list that is given."""
-        if isinstance(neighbors, PairList) and self.pair_fns is not None:
-            return self.pair_fns.update
-        return self.neighbor_fns.update
+        if isinstance(neighbors, NeighborList) or self.pair_fns is None:
+            return self.neighbor_fns.update
+        return self.pair_fns.update
 
 
 class Trajectory(NamedTuple):
@@ -224,12 +231,15 @@ def rollout(
             f"{num_steps} steps are no multiple of record_every = {record_every}",
             remedy="choose one that divides the number of steps",
         )
-    if isinstance(state.neighbors, PairList):
-        state = state._replace(neighbors=over_systems(as_neighbor_list, state)(state.neighbors))
+    if not isinstance(state.neighbors, NeighborList):
+        listed = over_systems(partial(_listed, simulator), state)(state)
+        state = state._replace(neighbors=listed)
     step = jax.checkpoint(simulator.step) if checkpoint else simulator.step
 
+    one = over_systems(lambda s: step(params, s), state)
+
     def steps(state, num):
-        return lax.scan(lambda s, _: (step(params, s), None), state, length=num)[0]
+        return lax.scan(lambda s, _: (one(s), None), state, length=num)[0]
 
     state, frames = recorded(simulator, params, state, num_steps, record_every, steps)
     bits = frames.error
@@ -332,6 +342,32 @@ def over_systems(function: Callable, state: State) -> Callable:
     return jax.vmap(function) if state.structure.position.ndim == 3 else function
 
 
+def _listed(simulator: Simulator, state: State) -> NeighborList:
+    """The list of a state of the fast path in the layout that has gradients."""
+    structure, pairs = state.structure, state.neighbors
+    num = structure.position.shape[0]
+    if isinstance(pairs, AllPairs):
+        images, capacity, grid = image_grid(np.array(pairs.grid.extent)), None, None
+        capacity = (num - 1) * len(pairs.grid.steps) + len(images)
+        span = jnp.zeros((2, 3), structure.position.dtype)
+    else:
+        images, capacity = np.zeros((0, 3), np.int32), pairs.places.shape[0]
+        span, grid = pairs.window, pairs.grid
+    empty = NeighborList(
+        index=jnp.zeros((num, capacity), jnp.int32),
+        shift=jnp.zeros((num, capacity, 3), jnp.int32),
+        mask=jnp.zeros((num, capacity), bool),
+        reference_position=structure.position,
+        reference_cell=structure.cell,
+        images=jnp.asarray(images),
+        overflow=pairs.overflow,
+        most=pairs.most,
+        window=span,
+        grid=grid,
+    )
+    return simulator.neighbor_fns.update(structure, empty)
+
+
 def temperature(state: State, num_conserved: int = 3) -> Float[Array, ""]:
     """Kinetic temperature in K, for 3 n - `num_conserved` degrees of freedom.
 
@@ -403,6 +439,8 @@ def ensemble(
         return State(dynamics, structure, neighbors)
 
     def stale(state):
+        if isinstance(state.neighbors, AllPairs):
+            return is_strained(state.structure, state.neighbors)
         # where the step will bring the atoms; the margin is for what forces add to it
         velocity = lax.stop_gradient(state.dynamics.momentum / state.dynamics.mass)
         ahead = state.structure.position + dt * units.FEMTOSECOND * velocity

@@ -15,8 +15,7 @@ from tqdm import tqdm
 from jaxvae_md import errors
 from jaxvae_md._typing import Array, Params
 from jaxvae_md.cell_grid import plan
-from jaxvae_md.neighbors import image_grid
-from jaxvae_md.pair_list import PairList
+from jaxvae_md.neighbors import NeighborList, image_grid
 from jaxvae_md.potentials.evaluate import Neighbors
 from jaxvae_md.simulate.engine import Simulator, State, Trajectory, advance, recorded
 from jaxvae_md.structure import Structure, perpendicular_widths, unstack
@@ -149,7 +148,7 @@ def chunks(
             neighbors = _allocate(
                 simulator,
                 state.structure,
-                fast=isinstance(state.neighbors, PairList),
+                fast=not isinstance(state.neighbors, NeighborList),
                 extra=1.15 * 1.3**retries,
                 capacity=int(np.max(after.neighbors.most)),
                 thinnest=0.9**retries if moving else 1.0,
@@ -201,7 +200,8 @@ def _allocate(
         on_host.pbc.reshape(-1, 3), np.ceil((fns.cutoff + fns.skin) / (thinnest * widths)), 0
     )
     images = image_grid(reach.max(axis=0).astype(int))
-    grid = plan(on_host, fns.cutoff + fns.skin, thinnest=thinnest) if lists[0].grid else None
+    room = max(1.05, extra / 1.1)
+    grid = plan(on_host, fns.cutoff + fns.skin, room, thinnest) if lists[0].grid else None
     lists = [one._replace(images=images, grid=grid) for one in lists]
     if on_host.position.ndim == 2:
         return jax.tree.map(jnp.asarray, lists[0])

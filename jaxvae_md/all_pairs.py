@@ -1,0 +1,157 @@
+"""Sums over all pairs of few atoms: no neighbor list, and every periodic image that may matter.
+
+Of two atoms the nearest image along each lattice vector comes first, by rounding the difference
+of their fractions; the others that can be within the cutoff are few, and known from the cell.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jaxtyping import Bool, Float, Int
+
+from jaxvae_md._typing import Array
+from jaxvae_md.structure import Structure, inverse_cell, perpendicular_widths, unstack
+
+_UNROLLED = 4
+"""as in `pair_list`"""
+
+_MOST_TERMS = 300
+"""images of all atoms; more are slower than a list, as measured on a CPU"""
+
+STRAIN = 0.05
+"""by which the cell may differ from the one that the images were chosen for"""
+
+_FAR = 1e6
+
+
+@jax.tree_util.register_static
+@dataclass(frozen=True)
+class Images:
+    """Lattice steps from the nearest image, counted against its side: (1, 0, 0) is the next one
+    along the first vector on the other side of the atom."""
+
+    steps: tuple[tuple[int, int, int], ...]
+    """the first is (0, 0, 0)"""
+    extent: tuple[int, int, int]
+    """lattice vectors that the cutoff reaches over"""
+    along_axes: bool
+    """whether lattice vectors are along x, y and z: less to compute"""
+
+
+class AllPairs(NamedTuple):
+    """In place of a neighbor list; a pytree."""
+
+    reference_position: Float[Array, "n 3"]
+    reference_cell: Float[Array, "3 3"]
+    """the cell that the images were chosen for"""
+    overflow: Bool[Array, ""]
+    """sticky: the cell became another one, and images may be missing"""
+    most: Int[Array, ""]
+    grid: Images
+
+
+def choose_images(structure: Structure, cutoff: float, thinnest: float = 1.0) -> Images | None:
+    """The images within the cutoff (angstrom) of any two atoms; on the host.
+
+    None where there are so many atoms and images that a list is faster. A leading axis of systems
+    gets the same images for all.
+    """
+    steps: set[tuple[int, int, int]] = set()
+    extent, along_axes = np.zeros(3, int), True
+    for system in unstack(structure):
+        cell, pbc = np.asarray(system.cell, np.float64), system.pbc
+        widths = thinnest * (1 - STRAIN) * perpendicular_widths(cell)
+        needed = np.where(pbc, np.ceil(cutoff / widths), 0).astype(int)
+        if np.prod(2 * needed + 1) * len(pbc) > 1e4:
+            return None
+        extent = np.maximum(extent, needed)
+        along_axes &= not (cell * (1 - np.eye(3))).any()
+        gram = cell @ cell.T
+        right_angles = np.allclose(gram, np.diag(np.diag(gram)), atol=1e-9 * np.max(gram))
+        for index in np.ndindex(*(2 * needed + 1)):
+            step = np.array(index) - needed
+            # the fraction of the nearest image is between 0 and 1/2 on its side
+            apart = np.maximum(np.maximum(step - 0.5, -step), 0) * widths
+            nearest = np.linalg.norm(apart) if right_angles else apart.max()
+            if nearest < cutoff:
+                steps.add(tuple(int(s) for s in step))  # pyright: ignore
+    num = np.shape(structure.position)[-2]
+    if num * len(steps) > _MOST_TERMS:
+        return None
+    ordered = sorted(steps, key=lambda step: (np.abs(step).sum(), step))
+    return Images(tuple(ordered), tuple(int(n) for n in extent), bool(along_axes))  # pyright: ignore
+
+
+def is_strained(structure: Structure, pairs: AllPairs) -> Bool[Array, ""]:
+    """Whether the cell differs so much from the reference that images may be missing."""
+    change = lax.stop_gradient(structure.cell) - pairs.reference_cell
+    strain = inverse_cell(pairs.reference_cell) @ change
+    # written so that what is not a number counts as strained
+    strained = ~(jnp.sqrt(jnp.sum(strain**2)) <= STRAIN)
+    if not pairs.grid.along_axes:
+        return strained
+    return strained | jnp.any((structure.cell != 0) & ~np.eye(3, dtype=bool))
+
+
+def all_pair_sums(
+    structure: Structure,
+    pairs: AllPairs,
+    term: Callable[..., tuple[Array, ...]],
+    num_terms: int,
+    of_atom: Any = None,
+    common: Any = None,
+) -> tuple[Float[Array, " n"], ...]:
+    """As `pair_list.pair_sums`, over all pairs."""
+    num = structure.position.shape[0]
+    dtype = structure.position.dtype
+    cell = structure.cell
+    fraction = structure.position @ inverse_cell(cell)
+    zeros = (np.zeros((), dtype),) * num_terms
+    here = [fraction[:, k] for k in range(3)]
+    itself = jnp.arange(num, dtype=jnp.int32)
+
+    def add(left, right):
+        return tuple(a + b for a, b in zip(left, right, strict=True))
+
+    def some(total, others):
+        there, steps, species, mask, atom = others
+        vector: list[Array] = [jnp.zeros((), dtype)] * 3
+        for d in range(3):
+            apart = here[d] - there[d][:, None]
+            apart = apart - jnp.where(structure.pbc[d], jnp.round(apart), 0)
+            apart = apart - jnp.where(apart < 0, -steps[d][:, None], steps[d][:, None])
+            if pairs.grid.along_axes:
+                vector[d] = apart * cell[d, d]
+            else:
+                vector = [v + apart * cell[d, k] for k, v in enumerate(vector)]
+        shown = mask[:, None] & (itself != atom[:, None])
+        vector[0] = jnp.where(shown, vector[0], jnp.asarray(_FAR, dtype))
+        # one reduction for all, as in `pair_list`
+        terms = term(*vector, species[:, None], of_atom, common)
+        return add(total, lax.reduce(terms, zeros, add, (0,))), None
+
+    # every atom in every image, a few at a time
+    steps = np.array(pairs.grid.steps, np.int32)
+    atom, image = (index.ravel() for index in np.indices((num, len(steps))))
+    padding = -len(atom) % _UNROLLED
+    atom, image = np.pad(atom, (0, padding)), np.pad(image, (0, padding))
+    real = np.arange(len(atom)) < len(atom) - padding
+    some_at_a_time = lambda values: values.reshape(-1, _UNROLLED)
+    others = (
+        [some_at_a_time(f[atom]) for f in here],
+        [some_at_a_time(jnp.asarray(steps[image, k], dtype)) for k in range(3)],
+        some_at_a_time(jnp.asarray(structure.species, jnp.int32)[atom]),
+        some_at_a_time(structure.mask[atom] & real),
+        # an atom meets its images, and not itself
+        some_at_a_time(jnp.asarray(np.where(image == 0, atom, num), jnp.int32)),
+    )
+    start = (jnp.zeros(num, dtype),) * num_terms
+    total, _ = lax.scan(some, start, others)
+    return tuple(jnp.where(structure.mask, t, 0) for t in total)
