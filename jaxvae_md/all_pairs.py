@@ -6,6 +6,7 @@ of their fractions; the others that can be within the cutoff are few, and known 
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -120,38 +121,40 @@ def all_pair_sums(
     def add(left, right):
         return tuple(a + b for a, b in zip(left, right, strict=True))
 
-    def some(total, others):
-        there, steps, species, mask, atom = others
-        vector: list[Array] = [jnp.zeros((), dtype)] * 3
-        for d in range(3):
-            apart = here[d] - there[d][:, None]
-            apart = apart - jnp.where(structure.pbc[d], jnp.round(apart), 0)
-            apart = apart - jnp.where(apart < 0, -steps[d][:, None], steps[d][:, None])
-            if pairs.grid.along_axes:
-                vector[d] = apart * cell[d, d]
-            else:
-                vector = [v + apart * cell[d, k] for k, v in enumerate(vector)]
-        shown = mask[:, None] & (itself != atom[:, None])
-        vector[0] = jnp.where(shown, vector[0], jnp.asarray(_FAR, dtype))
+    def images_of(apart, side, steps):
+        """The components of x_i - x_j for each of some images."""
+        if pairs.grid.along_axes:
+            # what images have in common along an axis is computed once
+            along = functools.cache(
+                lambda d, n: (apart[d] - n * side[d] if n else apart[d]) * cell[d, d]
+            )
+            return [[along(d, step[d]) for d in range(3)] for step in steps]
+        there = [[f - n * s for f, n, s in zip(apart, step, side, strict=True)] for step in steps]
+        return [[sum(f[d] * cell[d, k] for d in range(3)) for k in range(3)] for f in there]
+
+    def some(steps, total, others):
+        there, species, mask, atom = others
+        apart = [f - t[:, None] for f, t in zip(here, there, strict=True)]
+        turns = [jnp.where(structure.pbc[d], jnp.round(f), 0) for d, f in enumerate(apart)]
+        apart = [f - t for f, t in zip(apart, turns, strict=True)]
+        side = [jnp.where(f < 0, -1, 1).astype(dtype) for f in apart]
+        # an atom meets its images, and not itself
+        hidden = {False: ~mask[:, None], True: ~mask[:, None] | (itself == atom[:, None])}
+        terms = None
+        for step, (x, y, z) in zip(steps, images_of(apart, side, steps), strict=True):
+            x = jnp.where(hidden[not any(step)], jnp.asarray(_FAR, dtype), x)
+            of_image = term(x, y, z, species[:, None], of_atom, common)
+            terms = of_image if terms is None else add(terms, of_image)
         # one reduction for all, as in `pair_list`
-        terms = term(*vector, species[:, None], of_atom, common)
         return add(total, lax.reduce(terms, zeros, add, (0,))), None
 
-    # every atom in every image, a few at a time
-    steps = np.array(pairs.grid.steps, np.int32)
-    atom, image = (index.ravel() for index in np.indices((num, len(steps))))
-    padding = -len(atom) % _UNROLLED
-    atom, image = np.pad(atom, (0, padding)), np.pad(image, (0, padding))
-    real = np.arange(len(atom)) < len(atom) - padding
-    some_at_a_time = lambda values: values.reshape(-1, _UNROLLED)
-    others = (
-        [some_at_a_time(f[atom]) for f in here],
-        [some_at_a_time(jnp.asarray(steps[image, k], dtype)) for k in range(3)],
-        some_at_a_time(jnp.asarray(structure.species, jnp.int32)[atom]),
-        some_at_a_time(structure.mask[atom] & real),
-        # an atom meets its images, and not itself
-        some_at_a_time(jnp.asarray(np.where(image == 0, atom, num), jnp.int32)),
-    )
-    start = (jnp.zeros(num, dtype),) * num_terms
-    total, _ = lax.scan(some, start, others)
+    total = (jnp.zeros(num, dtype),) * num_terms
+    for first in range(0, len(pairs.grid.steps), _UNROLLED):
+        steps = pairs.grid.steps[first : first + _UNROLLED]
+        # the fewer images, the more atoms in one pass
+        size = max(2, _UNROLLED // len(steps))
+        padded = lambda values, size=size: jnp.pad(values, (0, -num % size)).reshape(-1, size)
+        species = jnp.asarray(structure.species, jnp.int32)
+        others = [padded(f) for f in here], *map(padded, (species, structure.mask, itself))
+        total, _ = lax.scan(functools.partial(some, steps), total, others)
     return tuple(jnp.where(structure.mask, t, 0) for t in total)

@@ -17,8 +17,8 @@ from jaxtyping import Bool, Float, Int
 
 from jaxvae_md._typing import Array
 from jaxvae_md.cell_grid import Grid, as_rows, fill, plan, search, spread, window
-from jaxvae_md.errors import GeometryError, OptionError, RunError
-from jaxvae_md.structure import Structure, inverse_cell, perpendicular_widths
+from jaxvae_md.errors import OptionError, RunError
+from jaxvae_md.structure import Structure, check_geometry, inverse_cell, perpendicular_widths
 
 _MANY = 500
 """atoms from which on a grid of cells is worth its compilation"""
@@ -209,7 +209,7 @@ def check_complete(neighbors: NeighborList) -> None:
     if not np.any(neighbors.overflow):
         return
     capacity, most = neighbors.index.shape[-1], int(np.max(neighbors.most))
-    reach = np.max(np.asarray(neighbors.images).reshape(-1, 3), axis=0).tolist()
+    reach = np.max(np.asarray(neighbors.images).reshape(-1, 3), axis=0, initial=0).tolist()
     raise RunError(
         f"an atom has {most} neighbors, and the list has room for {capacity}"
         if most > capacity
@@ -261,17 +261,10 @@ def host_pairs(structure: Structure, radius: float) -> tuple[np.ndarray, np.ndar
     """
     from vesin import NeighborList as Vesin
 
+    check_geometry(structure)
     real = np.asarray(structure.mask)
     position = np.asarray(structure.position, np.float64)[real]
     cell, pbc = np.asarray(structure.cell, np.float64), np.asarray(structure.pbc)
-    if not np.isfinite(position).all():
-        atom = int(np.nonzero(real)[0][np.argmin(np.isfinite(position).all(axis=-1))])
-        raise GeometryError("the position is not finite", atom=atom, remedy="repair the frame")
-    if not np.isfinite(cell).all() or abs(np.linalg.det(cell)) < 1e-6:
-        raise GeometryError(
-            f"the cell is singular (volume {np.linalg.det(cell):.3g} cubic angstrom)",
-            remedy="give three independent lattice vectors, or switch pbc off",
-        )
     if radius <= 0:
         return np.zeros(0, int), np.zeros(0, int), np.zeros((0, 3), np.int32)
     search = Vesin(cutoff=radius, full_list=True, sorted=True)

@@ -19,8 +19,19 @@ from jaxtyping import Bool, Float, Int
 
 from jaxvae_md._typing import Array
 from jaxvae_md.all_pairs import AllPairs, all_pair_sums, choose_images, is_strained
-from jaxvae_md.cell_grid import FAR, Cells, Grid, fill, plan, search, spread, take, window
-from jaxvae_md.structure import Structure, unstack
+from jaxvae_md.cell_grid import (
+    FAR,
+    Cells,
+    Grid,
+    fill,
+    most_neighbors,
+    plan,
+    search,
+    spread,
+    take,
+    window,
+)
+from jaxvae_md.structure import Structure, check_geometry, unstack
 
 _UNROLLED = 4
 """neighbors summed in one pass: few enough for the compiler to unroll, so that it vectorises
@@ -92,6 +103,8 @@ def pair_list(cutoff: float, skin: float) -> PairFns:
     def allocate(
         structure: Structure, extra: float = 1.05, capacity: int = 1, thinnest: float = 1.0
     ) -> PairList | AllPairs | None:
+        for system in unstack(structure):
+            check_geometry(system)
         batched = np.ndim(structure.position) == 3
         images = choose_images(structure, cutoff, thinnest)
         on_device = jax.tree.map(jnp.asarray, structure)

@@ -112,6 +112,26 @@ def to_atoms(structure: Structure, species: tuple[str, ...]) -> Atoms:
     )
 
 
+def check_geometry(structure: Structure) -> None:
+    """On the host. **Raises:** `GeometryError` for a singular cell or positions not finite.
+
+    ```python
+    check_geometry(structure)
+    ```
+    """
+    real = np.asarray(structure.mask)
+    finite = np.isfinite(np.asarray(structure.position)).all(axis=-1)
+    cell = np.asarray(structure.cell, np.float64)
+    if not finite[real].all():
+        atom = int(np.argmax(real & ~finite))
+        raise GeometryError("the position is not finite", atom=atom, remedy="repair the frame")
+    if not np.isfinite(cell).all() or abs(np.linalg.det(cell)) < 1e-6:
+        raise GeometryError(
+            f"the cell is singular (volume {np.linalg.det(cell):.3g} cubic angstrom)",
+            remedy="give three independent lattice vectors, or switch pbc off",
+        )
+
+
 def inverse_cell(cell: Float[Array, "3 3"]) -> Float[Array, "3 3"]:
     """By cofactors: within a step of a simulation a factorisation is slow, on a GPU above all.
 

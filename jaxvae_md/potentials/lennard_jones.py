@@ -64,7 +64,8 @@ def _coefficients(sigma, epsilon, cutoff: float, scheme: Scheme) -> dict[str, Ar
 
 def _pair(square, tables: dict[str, Array], cutoff: float, scheme: Scheme, onset: float):
     """Energy and -phi'(r) / r from the squared distance."""
-    inside = square < cutoff**2
+    # written so that what is not a number counts as inside, and shows
+    inside = ~(square >= cutoff**2)
     # masked before the powers, so that a slot beyond the cutoff has a finite (zero) gradient
     square = jnp.where(inside, square, jnp.asarray(cutoff**2, square.dtype))
     inverse = 1 / square
