@@ -58,7 +58,7 @@ class AllPairs(NamedTuple):
     grid: Images
 
 
-def choose_images(structure: Structure, cutoff: float, thinnest: float = 1.0) -> Images | None:
+def choose_images(structure: Structure, cutoff: float) -> Images | None:
     """The images within the cutoff (angstrom) of any two atoms; on the host.
 
     None where there are so many atoms and images that a list is faster. A leading axis of systems
@@ -68,7 +68,7 @@ def choose_images(structure: Structure, cutoff: float, thinnest: float = 1.0) ->
     extent, along_axes = np.zeros(3, int), True
     for system in unstack(structure):
         cell, pbc = np.asarray(system.cell, np.float64), system.pbc
-        widths = thinnest * (1 - STRAIN) * perpendicular_widths(cell)
+        widths = (1 - STRAIN) * perpendicular_widths(cell)
         needed = np.where(pbc, np.ceil(cutoff / widths), 0).astype(int)
         if np.prod(2 * needed + 1) * len(pbc) > 1e4:
             return None

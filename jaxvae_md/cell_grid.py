@@ -262,7 +262,8 @@ def search(
         return jnp.moveaxis(padded.reshape(*values.shape[:-1], blocks, length), -2, 0)
 
     places, found = lax.map(
-        lambda block: _expand(grid, *block, capacity), (in_blocks(words), in_blocks(corner))
+        lambda block: _expand(grid, block[0], block[1], capacity),
+        (in_blocks(words), in_blocks(corner)),
     )
     places = jnp.moveaxis(places, 0, 1).reshape(capacity, -1)[:, :num]
     return places, jnp.max(found, initial=0)

@@ -316,14 +316,16 @@ class _Recorder:
 
 
 def _simulator(model: Model, options: MDOptions) -> Simulator:
-    potential, dt = model.potential, options.time_step
-    if options.ensemble == "nve":
-        return nve(potential, dt)
-    if options.ensemble == "nvt":
-        return nvt_langevin(potential, dt, options.temperature, options.friction)
-    return npt_langevin(
-        potential, dt, options.temperature, options.pressure, friction=options.friction
-    )
+    potential, dt, kelvin = model.potential, options.time_step, options.temperature
+    simulator = {
+        "nve": lambda: nve(potential, dt),
+        "nvt": lambda: nvt_langevin(potential, dt, kelvin, options.friction),
+        "npt": lambda: npt_langevin(
+            potential, dt, kelvin, options.pressure, friction=options.friction
+        ),
+    }[options.ensemble]()
+    # one kind of list, that of every potential: checkpoints hold it
+    return simulator._replace(pair_fns=None)
 
 
 def _params(model: Model) -> Any:
@@ -399,7 +401,7 @@ def _leaves(state: State) -> dict[str, Any]:
     leaves = jax.tree.leaves(state)
     tree = {f"leaf_{number:03d}": plain(leaf) for number, leaf in enumerate(leaves)}
     grid = state.neighbors.grid
-    if grid is not None:
+    if isinstance(grid, Grid):
         tree["grid"] = np.array([*grid.shape, *grid.reach, grid.capacity])
     return tree
 

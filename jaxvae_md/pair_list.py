@@ -106,7 +106,8 @@ def pair_list(cutoff: float, skin: float) -> PairFns:
         for system in unstack(structure):
             check_geometry(system)
         batched = np.ndim(structure.position) == 3
-        images = choose_images(structure, cutoff, thinnest)
+        # a cell on the move would outrun the images that were chosen for it
+        images = choose_images(structure, cutoff) if thinnest == 1 else None
         on_device = jax.tree.map(jnp.asarray, structure)
         if images is not None:
             none = jnp.zeros(len(structure.position) if batched else (), bool)

@@ -120,7 +120,7 @@ def check_geometry(structure: Structure) -> None:
     ```
     """
     real = np.asarray(structure.mask)
-    finite = np.isfinite(np.asarray(structure.position)).all(axis=-1)
+    finite = np.asarray(np.isfinite(structure.position).all(axis=-1))
     cell = np.asarray(structure.cell, np.float64)
     if not finite[real].all():
         atom = int(np.argmax(real & ~finite))

@@ -26,7 +26,7 @@ from jaxvae_md.neighbors import (
     is_stale,
     neighbor_list,
 )
-from jaxvae_md.pair_list import PairFns, pair_list
+from jaxvae_md.pair_list import PairFns, PairList, pair_list
 from jaxvae_md.potentials import evaluate
 from jaxvae_md.potentials.evaluate import Neighbors
 from jaxvae_md.potentials.potential import Potential
@@ -197,7 +197,8 @@ def nvt_nose_hoover(
         )
 
     def step(dynamics, structure, **kwargs):
-        return step_fn(dynamics, structure=structure, **target(structure), **kwargs)
+        moved = {"structure": structure} | target(structure) | kwargs
+        return step_fn(dynamics, **moved)
 
     return ensemble(potential, init, _fixed_cell(step), dt, skin, num_conserved=3)
 
@@ -349,10 +350,12 @@ def _listed(simulator: Simulator, state: State) -> NeighborList:
     structure, pairs = state.structure, state.neighbors
     num = structure.position.shape[0]
     if isinstance(pairs, AllPairs):
-        images, capacity, grid = image_grid(np.array(pairs.grid.extent)), None, None
-        capacity = (num - 1) * len(pairs.grid.steps) + len(images)
-        span = jnp.zeros((2, 3), structure.position.dtype)
+        images = image_grid(np.array(pairs.grid.extent))
+        # the images are those within the cutoff; the list holds the skin too
+        capacity = 2 * num * len(pairs.grid.steps) + len(images)
+        span, grid = jnp.zeros((2, 3), structure.position.dtype), None
     else:
+        assert isinstance(pairs, PairList)
         images, capacity = np.zeros((0, 3), np.int32), pairs.places.shape[0]
         span, grid = pairs.window, pairs.grid
     empty = NeighborList(
@@ -479,7 +482,7 @@ def _fixed_cell(step_fn):
 
 
 def _force_fn(potential: Potential):
-    def force(position, params, structure, neighbors, **_):
+    def force(position, params, structure, neighbors, **_) -> Any:
         moved = structure._replace(position=position)
         return evaluate.forces(potential, params, moved, neighbors)
 

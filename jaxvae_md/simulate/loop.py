@@ -15,12 +15,16 @@ from tqdm import tqdm
 from jaxvae_md import errors
 from jaxvae_md._typing import Array, Params
 from jaxvae_md.cell_grid import plan
-from jaxvae_md.neighbors import NeighborList, image_grid
+from jaxvae_md.errors import GeometryError, InputError, OptionError, SpeciesError
+from jaxvae_md.neighbors import NeighborList, host_pairs, image_grid
 from jaxvae_md.potentials.evaluate import Neighbors
 from jaxvae_md.simulate.engine import Simulator, State, Trajectory, advance, recorded
 from jaxvae_md.structure import Structure, perpendicular_widths, unstack
 
 _MAX_RETRIES = 8
+
+_SAME_PLACE = 1e-2
+"""angstrom; no force is of use below it"""
 
 
 class Chunk(NamedTuple):
@@ -88,11 +92,15 @@ def begin(
 
     **Arguments:** `initial_temperature` in K of the velocities that are drawn; `momentum` in
     sqrt(amu eV), as in `Trajectory` and in ASE, is taken instead where it is given.
+    **Raises:** `GeometryError` for arrays of the wrong shape, a singular cell, positions that are
+    not finite, and two atoms at one place; `SpeciesError` for a species that the potential does
+    not know; `OptionError` for momenta of another shape, or a structure of integers.
 
     ```python
     state = begin(simulator, params, structure, jax.random.key(0), 300.0)
     ```
     """
+    _check_start(simulator, structure, momentum)
     neighbors = _allocate(simulator, structure, fast=simulator.pair_fns is not None)
     batched = np.ndim(structure.position) == 3
     keys = jax.random.split(key, len(structure.position)) if batched else key
@@ -163,6 +171,51 @@ def chunks(
             return
         state, done, retries = after, done + size, 0
         yield Chunk(state, good._replace(error=np.array(0)))
+
+
+def _check_start(simulator: Simulator, structure: Structure, momentum: Array | None) -> None:
+    """What can be known to fail, before anything is compiled."""
+    position = np.asarray(structure.position)
+    num, batch = position.shape[-2] if position.ndim > 1 else 0, position.shape[:-2]
+    expected = Structure((num, 3), (3, 3), (3,), (num,), (num,))  # pyright: ignore
+    for name, array, shape in zip(Structure._fields, structure, expected, strict=True):
+        if position.ndim not in (2, 3) or num == 0 or np.shape(array) != batch + tuple(shape):
+            raise GeometryError(
+                f"{name} has shape {np.shape(array)}, and position {position.shape}",
+                remedy="give position [n, 3], cell [3, 3], pbc [3], species and mask [n], all of "
+                "them with a leading axis for several systems",
+            )
+    if not np.issubdtype(position.dtype, np.floating):
+        raise OptionError(
+            f"positions are of type {position.dtype}", remedy="give float32 or float64"
+        )
+    if momentum is not None and np.shape(momentum) != position.shape:
+        raise OptionError(
+            f"momentum has shape {np.shape(momentum)}, and position {position.shape}",
+            remedy="give one momentum for each atom",
+        )
+    for frame, system in enumerate(unstack(structure)):
+        frame = frame if batch else None
+        known = len(simulator.potential.species)
+        foreign = np.nonzero((system.species < 0) | (system.species >= known))[0]
+        if len(foreign):
+            raise SpeciesError(
+                f"species {system.species[foreign[0]]}, and the potential knows {known}",
+                frame=frame,
+                atom=int(foreign[0]),
+                remedy="make the structure with the species table of the potential",
+            )
+        try:
+            i, j, _ = host_pairs(system, _SAME_PLACE)
+        except InputError as error:
+            raise error.at(frame=frame) from None
+        if len(i):
+            raise GeometryError(
+                f"atoms {i[0]} and {j[0]} are less than {_SAME_PLACE} angstrom apart",
+                frame=frame,
+                atom=int(i[0]),
+                remedy="remove one of them",
+            )
 
 
 def _first(flags: np.ndarray) -> int:

@@ -23,12 +23,12 @@ SIGMA = np.array([[3.4, 3.1], [3.1, 2.8]])
 EPSILON = np.array([[1.0, 1.3], [1.3, 0.6]])
 
 
-def argon(num_species: int):
+def argon(num_species: int, **options):
     """Lennard-Jones in a cell of 5.3 angstrom, smaller than the cutoff."""
     structure = systems.fcc(num_species)
     table = slice(0, num_species)
     potential = lennard_jones(
-        ("Ar", "Ne")[:num_species], CUTOFF, SIGMA[table, table], EPSILON[table, table]
+        ("Ar", "Ne")[:num_species], CUTOFF, SIGMA[table, table], EPSILON[table, table], **options
     )
     assert structure.cell[0, 0] < CUTOFF
     return structure, potential, neighbor_list(CUTOFF).allocate(structure, extra=1.2)
@@ -66,7 +66,38 @@ def test_force_loss_of_lennard_jones_by_sigma_and_epsilon(num_species):
     assert_gradient(force_loss(lj.energy, structure, neighbors), lj.init(None))
 
 
-@pytest.mark.parametrize("scheme", ["cut", "shift", "force_shift"])
+WITHOUT_TAIL = {"switch": {"scheme": "switch"}, "shift": {"scheme": "shift"}}
+
+
+@pytest.mark.parametrize("options", WITHOUT_TAIL.values(), ids=WITHOUT_TAIL)
+def test_every_scheme_of_lennard_jones_to_second_order(options):
+    structure, lj, neighbors = argon(2, **options)
+    at = {"position": structure.position, "cell": structure.cell, "params": lj.init(None)}
+    energy = energy_of(lj, structure, neighbors)
+    assert_gradient(energy, at, max_directions=4)
+    assert_gradient(along_a_direction(energy, at), at, max_directions=4)
+
+
+def test_lennard_jones_with_its_tail_to_second_order():
+    # not by the cell: that derivative is defined to be the pressure's
+    structure, lj, neighbors = argon(2, scheme="cut", tail=True)
+    energy = lambda at: energy_of(lj, structure, neighbors)(at | {"cell": structure.cell})
+    at = {"position": structure.position, "params": lj.init(None)}
+    assert_gradient(energy, at, max_directions=4)
+    assert_gradient(along_a_direction(energy, at), at, max_directions=4)
+    no_pairs = neighbors._replace(mask=np.zeros_like(neighbors.mask))
+    tail = lambda params: lj.energy(params, structure, no_pairs)
+    assert_gradient(tail, lj.init(None))
+
+
+def along_a_direction(f, at):
+    """The slope of `f` along an arbitrary direction: its gradient is of second order."""
+    rng = np.random.default_rng(5)
+    direction = jax.tree.map(lambda leaf: rng.normal(size=leaf.shape), at)
+    return lambda at: jax.jvp(f, (at,), (direction,))[1]
+
+
+@pytest.mark.parametrize("scheme", ["cut", "shift", "force_shift", "switch"])
 def test_pair_energy_by_distance_sigma_and_epsilon(scheme):
     r = jnp.array([3.0, 3.8, 5.5, 7.0])
     f = lambda at: jnp.sum(pair_energy(at["r"], at["sigma"], at["epsilon"], CUTOFF, scheme))

@@ -40,3 +40,18 @@ def test_the_slope_is_the_derivative():
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_dtype_is_preserved(dtype):
     assert cutoffs.cosine(jnp.ones(3, dtype), 4.0).dtype == dtype
+
+
+def test_smooth_step_is_one_to_its_onset_and_zero_from_the_cutoff():
+    square = jnp.array([0.0, 8.99, 9.0, 12.5, 16.0, 25.0, FAR**2])
+    factor, slope = cutoffs.switch(square, 3.0, 4.0)
+    assert_close(factor, np.array([1, 1, 1, 0.5, 0, 0, 0]), 1e-15)
+    assert_close(slope, np.array([0, 0, 0, -30 / 7 / 16, 0, 0, 0]), 1e-15)
+
+
+def test_smooth_step_falls_and_its_slope_is_the_derivative():
+    square = jnp.linspace(9.0, 16.0, 101)
+    factor, slope = cutoffs.switch(square, 3.0, 4.0)
+    assert (np.diff(factor) < 0).all()
+    by_grad = jax.vmap(jax.grad(lambda s: cutoffs.switch(s, 3.0, 4.0)[0]))(square[1:-1])
+    assert_close(slope[1:-1], by_grad, 1e-13)

@@ -23,6 +23,7 @@ from jaxvae_md.neighbors import (
 from jaxvae_md.structure import Structure, pad
 from tests import oracles, systems
 from tests.asserts import assert_close
+from tests.pairs import by_brute_force, pair_set
 
 CUTOFF, SKIN = 4.2, 0.6
 CAPACITY, MOST_IMAGES = 130, 600
@@ -31,19 +32,6 @@ MIXES = list(product([False, True], repeat=3))
 
 UPDATE = jax.jit(neighbor_list(CUTOFF).update)
 """Compiled once for all random cells, which are padded to the same shapes."""
-
-
-def pair_set(neighbors: NeighborList) -> set[tuple[int, ...]]:
-    """(i, j, image) of every slot in use; no pair may be there twice."""
-    index, shift, mask = map(np.asarray, (neighbors.index, neighbors.shift, neighbors.mask))
-    atom, slot = np.nonzero(mask)
-    rows = np.column_stack([atom, index[atom, slot], shift[atom, slot]]).tolist()
-    assert len(set(map(tuple, rows))) == len(rows)
-    return set(map(tuple, rows))
-
-
-def by_brute_force(structure: Structure, cutoff: float) -> set[tuple[int, ...]]:
-    return {(i, j, *image) for i, j, image, _ in oracles.pairs(structure, cutoff)}
 
 
 @lru_cache
