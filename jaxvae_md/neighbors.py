@@ -136,7 +136,7 @@ def neighbor_list(cutoff: float, skin: float = 0.0) -> NeighborFns:
             overflow=np.zeros((), bool),
             most=np.array(count.max(initial=0), np.int32),
             window=np.asarray(window(structure), np.asarray(structure.position).dtype),
-            grid=plan(structure, radius) if real.sum() >= _MANY else None,
+            grid=plan(structure, radius, max(1.05, extra)) if real.sum() >= _MANY else None,
         )
 
     def update(structure: Structure, neighbors: NeighborList) -> NeighborList:

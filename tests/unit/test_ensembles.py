@@ -29,6 +29,8 @@ from tests import systems
 from tests.argon import ARGON, PARAMS, crystal
 from tests.asserts import assert_close, assert_gradient
 
+pytestmark = pytest.mark.slow
+
 KEY = jax.random.key(0)
 HOT = 300.0
 FEW = crystal((2, 2, 1), rattle=0.1)
