@@ -20,8 +20,9 @@ from jaxtyping import Bool, Float, Int
 from jaxvae_md._typing import Array
 from jaxvae_md.structure import Structure, inverse_cell, perpendicular_widths, unstack
 
-_UNROLLED = 4
-"""as in `pair_list`"""
+UNROLLED = 4
+"""pairs of an atom summed in one pass: few enough for the compiler to unroll, so that it
+vectorises over atoms"""
 
 _MOST_TERMS = 300
 """images of all atoms; more are slower than a list, as measured on a CPU"""
@@ -101,6 +102,21 @@ def is_strained(structure: Structure, pairs: AllPairs) -> Bool[Array, ""]:
     return strained | jnp.any((structure.cell != 0) & ~np.eye(3, dtype=bool))
 
 
+def add(left: tuple[Array, ...], right: tuple[Array, ...]) -> tuple[Array, ...]:
+    """The sums of two tuples' items."""
+    return tuple(a + b for a, b in zip(left, right, strict=True))
+
+
+def add_reduced(total: tuple[Array, ...], terms: tuple[Array, ...]) -> tuple[Array, ...]:
+    """The total and the sums of the terms over their first axis.
+
+    One reduction of all terms: XLA makes a single loop of it, while for each sum apart it computes
+    the pair anew or keeps it in memory.
+    """
+    zeros = (np.zeros((), terms[0].dtype),) * len(terms)
+    return add(total, lax.reduce(terms, zeros, add, (0,)))
+
+
 def all_pair_sums(
     structure: Structure,
     pairs: AllPairs,
@@ -114,12 +130,8 @@ def all_pair_sums(
     dtype = structure.position.dtype
     cell = structure.cell
     fraction = structure.position @ inverse_cell(cell)
-    zeros = (np.zeros((), dtype),) * num_terms
     here = [fraction[:, k] for k in range(3)]
     itself = jnp.arange(num, dtype=jnp.int32)
-
-    def add(left, right):
-        return tuple(a + b for a, b in zip(left, right, strict=True))
 
     def images_of(apart, side, steps):
         """The components of x_i - x_j for each of some images."""
@@ -145,14 +157,13 @@ def all_pair_sums(
             x = jnp.where(hidden[not any(step)], jnp.asarray(_FAR, dtype), x)
             of_image = term(x, y, z, species[:, None], of_atom, common)
             terms = of_image if terms is None else add(terms, of_image)
-        # one reduction for all, as in `pair_list`
-        return add(total, lax.reduce(terms, zeros, add, (0,))), None
+        return add_reduced(total, terms), None
 
     total = (jnp.zeros(num, dtype),) * num_terms
-    for first in range(0, len(pairs.grid.steps), _UNROLLED):
-        steps = pairs.grid.steps[first : first + _UNROLLED]
+    for first in range(0, len(pairs.grid.steps), UNROLLED):
+        steps = pairs.grid.steps[first : first + UNROLLED]
         # the fewer images, the more atoms in one pass
-        size = max(2, _UNROLLED // len(steps))
+        size = max(2, UNROLLED // len(steps))
         padded = lambda values, size=size: jnp.pad(values, (0, -num % size)).reshape(-1, size)
         species = jnp.asarray(structure.species, jnp.int32)
         others = [padded(f) for f in here], *map(padded, (species, structure.mask, itself))

@@ -272,7 +272,7 @@ def search(
 def _expand(grid, words: UInt[Array, "block n"], corner: Int[Array, " n"], capacity: int):
     """The places that the bits of the words stand for, and how many there are."""
     num = words.shape[1]
-    found = jnp.sum(lax.population_count(words).astype(jnp.int32), axis=0, dtype=jnp.int32)
+    found = _count(words)
 
     # each word gets the number of the next one that is not empty, so that a neighbor costs one
     # lookup however many words are empty
@@ -308,9 +308,12 @@ def most_neighbors(
     grid: Grid, cells: Cells, coordinates: tuple[Float[Array, " places"], ...], radius: float
 ) -> Int[Array, ""]:
     """The capacity that `search` needs."""
-    words = _words(grid, cells, coordinates, radius)
-    found = jnp.sum(lax.population_count(words).astype(jnp.int32), axis=0, dtype=jnp.int32)
-    return jnp.max(found, initial=0)
+    return jnp.max(_count(_words(grid, cells, coordinates, radius)), initial=0)
+
+
+def _count(words: UInt[Array, "block n"]) -> Int[Array, " n"]:
+    """Neighbors of each atom."""
+    return jnp.sum(lax.population_count(words).astype(jnp.int32), axis=0, dtype=jnp.int32)
 
 
 def as_rows(

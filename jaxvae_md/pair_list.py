@@ -18,7 +18,14 @@ from jax import lax
 from jaxtyping import Bool, Float, Int
 
 from jaxvae_md._typing import Array
-from jaxvae_md.all_pairs import AllPairs, all_pair_sums, choose_images, is_strained
+from jaxvae_md.all_pairs import (
+    UNROLLED,
+    AllPairs,
+    add_reduced,
+    all_pair_sums,
+    choose_images,
+    is_strained,
+)
 from jaxvae_md.cell_grid import (
     FAR,
     Cells,
@@ -32,10 +39,6 @@ from jaxvae_md.cell_grid import (
     window,
 )
 from jaxvae_md.structure import Structure, check_geometry, unstack
-
-_UNROLLED = 4
-"""neighbors summed in one pass: few enough for the compiler to unroll, so that it vectorises
-over atoms"""
 
 
 class PairList(NamedTuple):
@@ -125,7 +128,7 @@ def pair_list(cutoff: float, skin: float) -> PairFns:
         span = jnp.asarray(spans if batched else spans[0], on_device.position.dtype)
         most = int(np.max((jit_count_each if batched else jit_count)(on_device, grid, span)))
         capacity = max(capacity, int(np.ceil(most * extra)), 1)
-        capacity = _UNROLLED * -(-capacity // _UNROLLED)
+        capacity = UNROLLED * -(-capacity // UNROLLED)
         built = (jit_build_each if batched else jit_build)(on_device, grid, span, capacity)
         cells, places, rank, found = built
         return PairList(
@@ -187,23 +190,16 @@ def pair_sums(
         species = take(known, cells.atom)
         of_atom = jax.tree.map(lambda leaf: take(leaf, cells.order), of_atom)
     dtype = structure.position.dtype
-    zeros = (np.zeros((), dtype),) * num_terms
-
-    def add(left, right):
-        return tuple(a + b for a, b in zip(left, right, strict=True))
 
     @jax.custom_batching.custom_vmap
     def sums(coordinates, here, places, species, own, common):
         def some(total, places):
             vector = [x - take(c, places) for x, c in zip(here, coordinates, strict=True)]
             other = None if species is None else take(species, places)
-            # one reduction of all terms: XLA makes a single loop of it, while for each sum apart
-            # it computes the pair anew or keeps it in memory
-            terms = term(*vector, other, own, common)
-            return add(total, lax.reduce(terms, zeros, add, (0,))), None
+            return add_reduced(total, term(*vector, other, own, common)), None
 
         start = (jnp.zeros(here[0].shape, dtype),) * num_terms
-        return lax.scan(some, start, places.reshape(-1, _UNROLLED, places.shape[-1]))[0]
+        return lax.scan(some, start, places.reshape(-1, UNROLLED, places.shape[-1]))[0]
 
     @sums.def_vmap
     def _(axis_size, in_batched, *arguments):

@@ -295,9 +295,7 @@ def advance(simulator: Simulator, params: Params, state: State, num_steps: int) 
     ```
     """
     together = partial(_advance_together, simulator, params, num_steps=num_steps)
-    if state.structure.position.ndim == 2:
-        return together(state)
-    if isinstance(state.neighbors, AllPairs):
+    if state.structure.position.ndim == 2 or isinstance(state.neighbors, AllPairs):
         return together(state)
     num_systems, num_atoms, _ = state.structure.position.shape
     size = min(num_systems, max(1, _CACHED_ATOMS // num_atoms))

@@ -237,9 +237,10 @@ def _allocate(
     It serves until the cell has shrunk to `thinnest` of its widths.
     """
     on_host = jax.tree.map(np.asarray, structure)
+    room = max(1.05, extra / 1.1)
     if fast and simulator.pair_fns is not None:
-        options = {"extra": max(1.05, extra / 1.1), "thinnest": thinnest}
-        pairs = simulator.pair_fns.allocate(on_host, capacity=capacity, **options)
+        options = {"extra": room, "capacity": capacity, "thinnest": thinnest}
+        pairs = simulator.pair_fns.allocate(on_host, **options)
         if pairs is not None:
             return pairs
     fns = simulator.neighbor_fns
@@ -253,7 +254,6 @@ def _allocate(
         on_host.pbc.reshape(-1, 3), np.ceil((fns.cutoff + fns.skin) / (thinnest * widths)), 0
     )
     images = image_grid(reach.max(axis=0).astype(int))
-    room = max(1.05, extra / 1.1)
     grid = plan(on_host, fns.cutoff + fns.skin, room, thinnest) if lists[0].grid else None
     lists = [one._replace(images=images, grid=grid) for one in lists]
     if on_host.position.ndim == 2:
