@@ -152,12 +152,11 @@ def all_pair_sums(
         side = [jnp.where(f < 0, -1, 1).astype(dtype) for f in apart]
         # an atom meets its images, and not itself
         hidden = {False: ~mask[:, None], True: ~mask[:, None] | (itself == atom[:, None])}
-        terms = None
+        images = []
         for step, (x, y, z) in zip(steps, images_of(apart, side, steps), strict=True):
             x = jnp.where(hidden[not any(step)], jnp.asarray(_FAR, dtype), x)
-            of_image = term(x, y, z, species[:, None], of_atom, common)
-            terms = of_image if terms is None else add(terms, of_image)
-        return add_reduced(total, terms), None
+            images.append(term(x, y, z, species[:, None], of_atom, common))
+        return add_reduced(total, functools.reduce(add, images)), None
 
     total = (jnp.zeros(num, dtype),) * num_terms
     for first in range(0, len(pairs.grid.steps), UNROLLED):
