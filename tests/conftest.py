@@ -22,6 +22,20 @@ jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
 jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 
+_MAPS = Path("/proc/self/maps")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few_programs():
+    """Drops compiled programs between files, before they use up the maps of memory.
+
+    Linux allows a process 65,530 of them; the compiler crashes, or hangs, beyond.
+    """
+    yield
+    if _MAPS.exists() and len(_MAPS.read_bytes().splitlines()) > 20_000:
+        jax.clear_caches()
+
+
 def shared_file(name: str) -> Path:
     """A file that is not part of the repository; the test is skipped where it is absent."""
     path = SHARED / name
