@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from jaxvae_md.potentials import compose as compose
     from jaxvae_md.potentials import lennard_jones as lennard_jones
     from jaxvae_md.potentials import stillinger_weber as stillinger_weber
+    from jaxvae_md.simulate import quench as quench
     from jaxvae_md.simulate import relax as relax
     from jaxvae_md.structure import from_atoms as from_atoms
     from jaxvae_md.structure import to_atoms as to_atoms
@@ -60,6 +61,7 @@ _HOME = {
     "compose": "potentials",
     "lennard_jones": "potentials",
     "stillinger_weber": "potentials",
+    "quench": "simulate",
     "relax": "simulate",
     "from_atoms": "structure",
     "to_atoms": "structure",

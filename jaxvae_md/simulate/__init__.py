@@ -15,5 +15,6 @@ from jaxvae_md.simulate.loop import Chunk as Chunk
 from jaxvae_md.simulate.loop import begin as begin
 from jaxvae_md.simulate.loop import chunks as chunks
 from jaxvae_md.simulate.loop import run as run
+from jaxvae_md.simulate.quench import quench as quench
 from jaxvae_md.simulate.relax import Relaxed as Relaxed
 from jaxvae_md.simulate.relax import relax as relax
