@@ -100,17 +100,18 @@ def plan(
         # a little less, so that what `fill` rounds is not too thin at once
         width = (1 - 1e-5) * np.ptp(span, axis=0) * perpendicular_widths(cell)
         widths.append(thinnest * width)
-    widths = np.min(widths, axis=0)
+    widths = np.minimum(np.min(widths, axis=0), 1e4 * radius)
+    periodic = np.any(np.reshape(structure.pbc, (-1, 3)), axis=0)
     # for some layers the most grid cells that they reach over, and the whole as one grid cell
     choices = [
         {(max(1, int(layers * width / radius)), layers) for layers in range(1, 5)}
-        | {(1, int(np.ceil(radius / width)))}
-        for width in np.minimum(widths, 1e4 * radius)
+        | {(1, int(np.ceil(radius / width)) if repeats else 0)}
+        for width, repeats in zip(widths, periodic, strict=True)
     ]
     best = None
     for along in product(*choices):
         shape, reach = zip(*along, strict=True)
-        if any(r * w / n < radius for n, r, w in zip(shape, reach, widths, strict=True)):
+        if any(0 < r * w / n < radius for n, r, w in zip(shape, reach, widths, strict=True)):
             continue
         num, block = int(np.prod(shape)), int(np.prod(2 * np.array(reach) + 1))
         if block > _MOST_CELLS or num > 2**20:

@@ -47,11 +47,12 @@ def scattered(pbc, num: int, seed: int = 0) -> Structure:
     return systems.random_structure(np.random.default_rng([seed, *pbc]), pbc, num)
 
 
-def gas(num: int, lengths, pbc=True, seed: int = 0) -> Structure:
-    """Atoms anywhere in a box."""
+def gas(num: int, lengths, pbc=True, seed: int = 0, frame: float = 0.0) -> Structure:
+    """Atoms anywhere in a box, of a cell at least as long as `frame` where it is not periodic."""
     lengths = np.broadcast_to(np.asarray(lengths, float), 3)
     rng = np.random.default_rng(seed)
-    return systems.make(rng.uniform(0, 1, (num, 3)) * lengths, np.diag(lengths), pbc=pbc)
+    sides = np.where(pbc, lengths, np.maximum(lengths, frame))
+    return systems.make(rng.uniform(0, 1, (num, 3)) * lengths, np.diag(sides), pbc=pbc)
 
 
 TTT, TTF, TFF, FFF = [(True,) * k + (False,) * (3 - k) for k in (3, 2, 1, 0)]
@@ -66,6 +67,8 @@ CASES = {
     "slab": (lambda: scattered(TTF, 90), 4.0),
     "wire": (lambda: scattered(TFF, 90), 4.0),
     "cluster": (lambda: scattered(FFF, 90), 4.0),
+    "flat": (lambda: gas(60, (20.0, 9.0, 0.0), pbc=TTF, frame=25.0), 4.0),
+    "straight": (lambda: gas(60, (30.0, 0.0, 0.1), pbc=TFF, frame=2.0), 4.0),
 }
 EVERY_CASE = pytest.mark.parametrize(("make", "radius"), CASES.values(), ids=CASES)
 
@@ -102,7 +105,7 @@ def test_vectors_to_the_neighbors_are_shorter_than_the_radius():
 
 @pytest.mark.parametrize("pbc", [TTF, FFF], ids=["slab", "cluster"])
 def test_an_atom_that_leaves_the_window_loses_no_neighbor(pbc):
-    structure = gas(150, (9.0, 9.0, 30.0), pbc=pbc)
+    structure = gas(300, (9.0, 9.0, 60.0), pbc=pbc)
     grid, span = plan(structure, 4.0, room=2.0), window(structure)
     assert grid.shape[2] > 3
     for move in ([0, 0, 9.0], [0, 0, -300.0], [40.0, -70.0, 33.0]):
@@ -220,6 +223,13 @@ def test_systems_side_by_side_share_a_grid_that_has_room_for_each():
     for number, system in enumerate(unstack(batch)):
         one = jax.tree.map(lambda leaf, k=number: np.asarray(leaf)[k], found)
         assert pair_set(one) == by_vesin(system, 4.0)
+
+
+def test_a_sheet_of_atoms_needs_no_layers_above_it():
+    structure = gas(600, (40.0, 40.0, 0.0), pbc=TTF, frame=25.0)
+    grid = plan(structure, 4.0)
+    assert grid is not None
+    assert (grid.shape[2], grid.reach[2]) == (1, 0)
 
 
 def test_many_atoms_are_searched_in_blocks():
