@@ -75,6 +75,7 @@ def test_linearise_equals_the_jacobian_by_displacement():
     assert_close(chained, by_position, 1e-12)
 
 
+@pytest.mark.slow
 def test_the_rule_and_its_twin_have_the_same_values_and_derivatives():
     structure = jax.tree.map(jnp.asarray, systems.sio2())
     descriptor = chebyshev(systems.SIO2, 4.0, 3, 3.5, 3)

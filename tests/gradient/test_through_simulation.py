@@ -15,6 +15,7 @@ from jaxvae_md.simulate import npt_langevin, nve, nvt_langevin, relax, rollout
 from jaxvae_md.vae import vae
 from tests.argon import ARGON, PARAMS, crystal
 from tests.asserts import assert_close, assert_gradient
+from tests.tiers import some_slow
 
 KEY = jax.random.key(3)
 TOLERANCE = 1e-4
@@ -38,7 +39,7 @@ def loss_of(position):
     return jnp.sum(jnp.asarray(WEIGHTS[: len(position)]) * position**2)
 
 
-@pytest.mark.parametrize("name", SIMULATORS)
+@pytest.mark.parametrize("name", some_slow([*SIMULATORS], "nve", "constant pressure"))
 def test_positions_after_50_steps_by_sigma_and_epsilon(name):
     simulator, structure = SIMULATORS[name], crystal(rattle=0.05)
     run = partial(after_50_steps, simulator, structure=structure)
@@ -51,7 +52,7 @@ def test_positions_after_50_steps_by_sigma_and_epsilon(name):
     assert_gradient(loss, PARAMS, step=1e-6, rtol=TOLERANCE)
 
 
-@pytest.mark.parametrize("name", SIMULATORS)
+@pytest.mark.parametrize("name", some_slow([*SIMULATORS], "nve"))
 def test_a_checkpointed_rollout_has_the_same_gradient(name):
     simulator, structure = SIMULATORS[name], crystal(rattle=0.05)
 
@@ -178,6 +179,7 @@ def test_positions_relaxed_around_a_request_by_sigma_epsilon_and_code():
     assert_gradient(loss, request(), rtol=TOLERANCE)
 
 
+@pytest.mark.slow
 def test_positions_50_steps_after_a_request_by_sigma_epsilon_and_code():
     made, final, trajectory = jax.jit(moved_by_50_steps)(request())
     assert (int(made.error), int(trajectory.error)) == (0, 0)

@@ -79,6 +79,7 @@ def test_a_killed_learn_ends_as_the_run_whose_resolved_options_it_took(runs, tmp
     learn_is_killed(runs, tmp_path, 1)
 
 
+@pytest.mark.slow
 def test_md_killed_twice_ends_the_same(runs, tmp_path):
     md_is_killed(runs, tmp_path, 2, "nvt")
 

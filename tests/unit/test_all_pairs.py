@@ -10,6 +10,7 @@ from jaxvae_md.structure import pad, stack, unstack
 from tests import systems
 from tests.argon import ARGON, PARAMS, crystal
 from tests.asserts import assert_close
+from tests.tiers import some_slow
 
 SILICON = lennard_jones(systems.SI, 3.6, 2.1, 0.7)
 QUARTZ = lennard_jones(systems.SIO2, 4.8, [1.4, 2.1], [0.3, 0.7])
@@ -27,7 +28,9 @@ CASES = {name: (SILICON, make) for name, make in systems.ALL.items()} | {
     "pair": (SILICON, lambda: systems.dimer(2.3)),
     "lone atom": (SILICON, lambda: systems.make([[9.0, -7.0, 0.3]], 2.5 * np.eye(3))),
 }
-EVERY_CASE = pytest.mark.parametrize(("lj", "make"), CASES.values(), ids=CASES)
+EVERY_CASE = pytest.mark.parametrize(
+    ("lj", "make"), some_slow(CASES, "triclinic", "two species", "slab", "cluster", "pair")
+)
 
 
 @EVERY_CASE

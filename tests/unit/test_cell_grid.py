@@ -13,6 +13,7 @@ from jaxvae_md.structure import Structure, pad, stack, unstack
 from tests import systems
 from tests.argon import crystal
 from tests.pairs import assert_pairs, by_brute_force, by_vesin, pair_set
+from tests.tiers import some_slow
 
 
 class Found(NamedTuple):
@@ -70,7 +71,9 @@ CASES = {
     "flat": (lambda: gas(60, (20.0, 9.0, 0.0), pbc=TTF, frame=25.0), 4.0),
     "straight": (lambda: gas(60, (30.0, 0.0, 0.1), pbc=TFF, frame=2.0), 4.0),
 }
-EVERY_CASE = pytest.mark.parametrize(("make", "radius"), CASES.values(), ids=CASES)
+EVERY_CASE = pytest.mark.parametrize(
+    ("make", "radius"), some_slow(CASES, "cubic", "skewed", "slab", "flat", "two atoms and images")
+)
 
 
 @EVERY_CASE
@@ -270,7 +273,7 @@ def many(name: str, seed: int = 0, rattle: float = 0.2) -> Structure:
     return systems.make(perfect.position + turns @ cell, cell, pbc, rattle=rattle, seed=seed)
 
 
-@pytest.mark.parametrize("name", MANY)
+@pytest.mark.parametrize("name", some_slow([*MANY], "cubic", "triclinic slab"))
 def test_lists_of_many_atoms_are_updated_by_a_grid_to_the_pairs_of_vesin(name):
     structure = many(name)
     neighbors = LISTS.allocate(structure, extra=1.5)

@@ -142,6 +142,7 @@ def frames(simulator, state, num_steps, params=PARAMS, **options):
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cached", [64, 2048], ids=["in groups", "together"])
 def test_systems_side_by_side_move_as_each_alone(monkeypatch, cached):
     # three systems: a group of two, and one that is left
@@ -168,6 +169,7 @@ def dilute(distance: float):
     return systems.make(20 + distance * grid, 40.0 * np.eye(3), rattle=0.01)
 
 
+@pytest.mark.slow
 def test_an_overflow_of_one_system_allocates_for_all_and_repeats_the_chunk(monkeypatch):
     # one collapses, the other hardly moves
     simulator, params = nve(STRONG, dt=5.0), STRONG.init(None)
@@ -188,6 +190,7 @@ def test_an_overflow_of_one_system_allocates_for_all_and_repeats_the_chunk(monke
             assert_close(a[:, number], b, 1e-8)
 
 
+@pytest.mark.slow
 def test_a_rollout_takes_systems_side_by_side():
     simulator = SIMULATORS["nve"]
     batch = stack(parts_of(CRYSTAL, 2))
@@ -202,6 +205,7 @@ def test_a_rollout_takes_systems_side_by_side():
 # from a fast list into a derivative
 
 
+@pytest.mark.slow
 def test_a_rollout_from_a_fast_list_has_the_gradient_by_sigma():
     simulator = SIMULATORS["nve"]
     state = begin(simulator, PARAMS, CRYSTAL, KEY, 40.0)
@@ -231,6 +235,7 @@ def exponential():
     return potential(("Ar",), 5.0, lambda key: {"height": jnp.asarray(1e-3)}, energy)
 
 
+@pytest.mark.slow
 def test_many_atoms_of_any_potential_are_searched_with_a_grid():
     simulator = nve(exponential(), dt=4.0)
     params, structure = simulator.potential.init(None), crystal((5, 5, 5), rattle=0.2)
@@ -266,6 +271,7 @@ def gathering(num_steps: int):
     return simulator, structure, momentum, target
 
 
+@pytest.mark.slow
 def test_atoms_that_crowd_get_larger_grid_cells():
     simulator, structure, momentum, target = gathering(1000)
     state = begin(simulator, {}, structure, KEY, momentum=momentum)

@@ -14,6 +14,7 @@ from jaxvae_md.md import MDOptions, continue_md, new_md
 from jaxvae_md.model import load_model
 from tests.disk import file_size_limit
 from tests.models import frames, made
+from tests.tiers import some_slow
 
 OPTIONS = MDOptions(temperature=200.0, steps=400, record_every=20)
 FILES = ("trajectory.extxyz", "thermo.csv", "md.png", "summary.json", "config.yaml", "model.npz")
@@ -131,7 +132,7 @@ class Killed(BaseException):
     """Nothing catches it, as nothing catches a kill."""
 
 
-@pytest.mark.parametrize("ensemble", ["nve", "nvt", "npt"])
+@pytest.mark.parametrize("ensemble", some_slow(["nve", "nvt", "npt"], "nvt"))
 @pytest.mark.parametrize("where", ["before the commit", "before the frames"])
 def test_a_killed_simulation_goes_on_to_the_same_files(
     model, tmp_path, monkeypatch, ensemble, where

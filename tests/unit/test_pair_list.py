@@ -17,6 +17,7 @@ from tests import systems
 from tests.argon import ARGON, PARAMS, crystal
 from tests.asserts import assert_close
 from tests.pairs import assert_pairs, by_vesin, pair_set
+from tests.tiers import some_slow
 
 SKIN = 0.6
 FNS = pair_list(ARGON.cutoff, SKIN)
@@ -172,7 +173,7 @@ def test_sums_over_pairs_equal_the_energy_and_its_derivatives(potential):
         assert_close(one, other, 1e-12)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", some_slow([*KINDS], "skewed", "slab"))
 def test_many_atoms_have_the_energy_and_its_derivatives_before_and_after_they_moved(kind):
     structure, moved = large(kind), large(kind, seed=1, rattle=0.35)
     pairs = FNS.allocate(structure, extra=1.5)
@@ -188,6 +189,7 @@ def test_many_atoms_have_the_energy_and_its_derivatives_before_and_after_they_mo
 TAIL = lennard_jones(("Ar", "Ne"), 6.0, [3.4, 2.8], [0.0103, 0.003], "cut", tail=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("times", [(1, 1, 1), (2, 1, 2)], ids=["images", "more atoms"])
 @pytest.mark.parametrize("list_of_few", [False, True], ids=["all pairs", "list"])
 def test_few_atoms_far_outside_a_skewed_cell_have_the_energy_and_its_derivatives(

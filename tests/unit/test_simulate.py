@@ -23,6 +23,7 @@ from jaxvae_md.simulate import (
 from tests import systems
 from tests.argon import ARGON, MASS, PARAMS, crystal
 from tests.asserts import assert_close
+from tests.tiers import some_slow
 
 CRYSTAL = crystal()
 NVE = nve(ARGON, dt=4.0)
@@ -217,7 +218,7 @@ def test_positions_that_are_not_finite_do_not_enlarge_the_list(monkeypatch):
 
 
 @pytest.mark.parametrize("chunk", [20, 100])
-@pytest.mark.parametrize("distance", [5.2, 5.6])
+@pytest.mark.parametrize("distance", [5.2, pytest.param(5.6, marks=pytest.mark.slow)])
 def test_a_runaway_keeps_right_frames_before_it(distance, chunk):
     # all atoms fall into the middle, faster and faster
     simulator, gas = nve(pulled_together(), dt=2.0), dilute(distance)
@@ -296,7 +297,7 @@ def restored(state):
     return jax.tree.map(back, state)
 
 
-@pytest.mark.parametrize("name", RESUMABLE)
+@pytest.mark.parametrize("name", some_slow([*RESUMABLE], "nve", "npt"))
 def test_a_run_continues_from_any_chunk_bit_by_bit(name, monkeypatch):
     monkeypatch.setattr(all_pairs, "_MOST_TERMS", 0)  # few atoms get a list too
     simulator = RESUMABLE[name]
@@ -320,7 +321,7 @@ def test_a_run_continues_from_any_chunk_bit_by_bit(name, monkeypatch):
     )
 
 
-@pytest.mark.parametrize("name", RESUMABLE)
+@pytest.mark.parametrize("name", some_slow([*RESUMABLE], "nve", "npt"))
 def test_a_run_starts_with_the_momentum_given(name):
     momentum = np.random.default_rng(0).normal(size=CRYSTAL.position.shape)
     state = begin(RESUMABLE[name], PARAMS, CRYSTAL, KEY, momentum=momentum)
@@ -416,6 +417,7 @@ def test_a_cell_that_leaves_its_volumes_ends_the_chunks():
     assert int(last.trajectory.error) == errors.NOT_FINITE
 
 
+@pytest.mark.slow
 def test_the_cell_may_come_to_meet_more_of_its_images():
     # four atoms at the density of a gas: the cell collapses below the reach of the list
     sparse = crystal((1, 1, 1))
