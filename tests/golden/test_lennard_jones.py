@@ -109,6 +109,7 @@ def test_sums_over_pairs_equal_lammps(config, style, kind):
     assert_close(virial, np.trace(golden(config, style, "virial")), 1e-12)
 
 
+@pytest.mark.slow
 @EVERY_KIND
 @pytest.mark.parametrize("style", STYLES)
 @pytest.mark.parametrize("config", ["triclinic", "mix256"])

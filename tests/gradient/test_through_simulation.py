@@ -154,6 +154,7 @@ def moved_by_50_steps(at):
     return made, *rollout(simulator, at["params"], state, 50, record_every=10)
 
 
+@pytest.mark.slow
 def test_a_request_moves_atoms_and_is_met():
     made = jax.jit(realised)(request()["z"])
     assert int(made.error) == 0
@@ -197,6 +198,7 @@ def mixture():
     return potential, structure._replace(species=np.array([0, 0, 1, 0, 0, 1, 0, 0], np.int32))
 
 
+@pytest.mark.slow
 def test_relaxed_positions_without_fixed_atoms_by_sigma_epsilon_and_cell():
     potential, structure = mixture()
     neighbors = neighbor_list(potential.cutoff, 2.0).allocate(structure)

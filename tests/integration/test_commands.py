@@ -75,6 +75,7 @@ def test_every_potential_can_be_fitted_and_learned(here, tmp_path, potential):
     assert (tmp_path / "jaxvae-md-run" / "report.html").is_file()
 
 
+@pytest.mark.slow
 def test_a_killed_learn_ends_as_the_run_whose_resolved_options_it_took(runs, tmp_path):
     learn_is_killed(runs, tmp_path, 1)
 
@@ -124,6 +125,7 @@ def test_md_with_a_run_and_with_a_model_file(here, tmp_path):
     assert "outside the training data" in done.stdout
 
 
+@pytest.mark.slow
 def test_the_options_of_an_md_repeat_it_with_others(here, tmp_path):
     command = ["md", here / "fitted", here / "si.extxyz", "--config", here / "md" / "config.yaml"]
     done = jaxvae_md(*command, "--steps", 40, "--out", "again", "--json", cwd=tmp_path)
@@ -349,6 +351,7 @@ def test_an_edited_run_is_refused(here, tmp_path):
     assert_refused("learn", "--resume", "run", cwd=tmp_path, words="options were edited")
 
 
+@pytest.mark.slow
 def test_what_is_missing_of_a_finished_run_or_was_altered_is_written_again(here, tmp_path):
     shutil.copytree(here / "run", tmp_path / "run")
     for name in ("model.npz", "metrics.jsonl", "figures/parity.png"):

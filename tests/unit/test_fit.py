@@ -156,6 +156,7 @@ def test_prediction_is_energy_and_forces_of_every_frame_in_order():
         assert_close(mine, expected, 1e-9)
 
 
+@pytest.mark.slow
 def test_the_prepared_prediction_is_the_direct_one():
     potential = full_model()
     params = potential.init(KEY)

@@ -383,6 +383,7 @@ def relaxed_at_no_pressure():
     return last.state, np.asarray(pressure), kelvin, cell, energy, np.asarray(exact)
 
 
+@pytest.mark.slow
 def test_a_compressed_crystal_expands_until_the_pressure_is_gone():
     _, pressure, kelvin, cell, *_ = relaxed_at_no_pressure()
     assert pressure[:3].mean() > 0.3
