@@ -24,8 +24,9 @@ UNROLLED = 4
 """pairs of an atom summed in one pass: few enough for the compiler to unroll, so that it
 vectorises over atoms"""
 
-_MOST_TERMS = 300
-"""images of all atoms; more are slower than a list, as measured on a CPU"""
+_MOST_TERMS = {4: 300, 8: 190}
+"""images of all atoms, by the bytes of a number; more are slower than a list, as measured on a
+CPU"""
 
 STRAIN = 0.05
 """by which the cell may differ from the one that the images were chosen for"""
@@ -84,8 +85,8 @@ def choose_images(structure: Structure, cutoff: float) -> Images | None:
             nearest = np.linalg.norm(apart) if right_angles else apart.max()
             if nearest < cutoff:
                 steps.add(tuple(int(s) for s in step))  # pyright: ignore
-    num = np.shape(structure.position)[-2]
-    if num * len(steps) > _MOST_TERMS:
+    num, width = np.shape(structure.position)[-2], np.dtype(structure.position.dtype).itemsize
+    if num * len(steps) > _MOST_TERMS[max(4, width)]:
         return None
     ordered = sorted(steps, key=lambda step: (np.abs(step).sum(), step))
     return Images(tuple(ordered), tuple(int(n) for n in extent), bool(along_axes))  # pyright: ignore
@@ -100,6 +101,16 @@ def is_strained(structure: Structure, pairs: AllPairs) -> Bool[Array, ""]:
     if not pairs.grid.along_axes:
         return strained
     return strained | jnp.any((structure.cell != 0) & ~np.eye(3, dtype=bool))
+
+
+def unrolled(num_terms: int) -> int:
+    """`UNROLLED`, or fewer where a pair has so many terms that the compiler would not.
+
+    ```python
+    unrolled(3)  # 4
+    ```
+    """
+    return UNROLLED if num_terms <= 4 else UNROLLED - 1
 
 
 def add(left: tuple[Array, ...], right: tuple[Array, ...]) -> tuple[Array, ...]:
@@ -122,8 +133,9 @@ def all_pair_sums(
     pairs: AllPairs,
     term: Callable[..., tuple[Array, ...]],
     num_terms: int,
-    of_atom: Any = None,
-    common: Any = None,
+    of_atom: Any = (),
+    of_neighbor: Any = (),
+    common: Any = (),
 ) -> tuple[Float[Array, " n"], ...]:
     """As `pair_list.pair_sums`, over all pairs."""
     num = structure.position.shape[0]
@@ -145,7 +157,8 @@ def all_pair_sums(
         return [[sum(f[d] * cell[d, k] for d in range(3)) for k in range(3)] for f in there]
 
     def some(steps, total, others):
-        there, species, mask, atom = others
+        there, other, mask, atom = others
+        other = jax.tree.map(lambda leaf: leaf[:, None], other)
         apart = [f - t[:, None] for f, t in zip(here, there, strict=True)]
         turns = [jnp.where(structure.pbc[d], jnp.round(f), 0) for d, f in enumerate(apart)]
         apart = [f - t for f, t in zip(apart, turns, strict=True)]
@@ -155,16 +168,16 @@ def all_pair_sums(
         images = []
         for step, (x, y, z) in zip(steps, images_of(apart, side, steps), strict=True):
             x = jnp.where(hidden[not any(step)], jnp.asarray(_FAR, dtype), x)
-            images.append(term(x, y, z, species[:, None], of_atom, common))
+            images.append(term((x, y, z), of_atom, other, common))
         return add_reduced(total, functools.reduce(add, images)), None
 
     total = (jnp.zeros(num, dtype),) * num_terms
-    for first in range(0, len(pairs.grid.steps), UNROLLED):
-        steps = pairs.grid.steps[first : first + UNROLLED]
+    most = unrolled(num_terms)
+    for first in range(0, len(pairs.grid.steps), most):
+        steps = pairs.grid.steps[first : first + most]
         # the fewer images, the more atoms in one pass
-        size = max(2, UNROLLED // len(steps))
+        size = max(2, most // len(steps))
         padded = lambda values, size=size: jnp.pad(values, (0, -num % size)).reshape(-1, size)
-        species = jnp.asarray(structure.species, jnp.int32)
-        others = [padded(f) for f in here], *map(padded, (species, structure.mask, itself))
+        others = jax.tree.map(padded, (here, of_neighbor, structure.mask, itself))
         total, _ = lax.scan(functools.partial(some, steps), total, others)
     return tuple(jnp.where(structure.mask, t, 0) for t in total)

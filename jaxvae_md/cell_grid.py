@@ -117,9 +117,14 @@ def plan(
         if block > _MOST_CELLS or num > 2**20:
             continue
         needed = int(np.ceil(room * max(_fullest(fraction, shape) for fraction in fractions)))
-        grid = Grid(shape, reach, _VECTOR * -(-needed // _VECTOR))
-        if needed > grid.mask_bits:
+        bits = Grid(shape, reach, 0).mask_bits
+        if needed > bits:
             continue
+        # a crystal fills its grid cells alike only until its atoms cross their borders
+        mean = max(map(len, fractions)) / num
+        if num > 1:
+            needed = max(needed, min(bits, int(np.ceil(mean + 2 * mean**0.5))))
+        grid = Grid(shape, reach, _VECTOR * -(-needed // _VECTOR))
         # measured: in a test of two atoms' time, a word of an atom costs 10, and a place 80 in the
         # steps that share a list
         cost = block * (num * grid.capacity**2 + 10 * len(fractions[0])) + 80 * grid.num_places

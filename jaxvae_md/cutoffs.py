@@ -5,7 +5,7 @@ from __future__ import annotations
 from math import factorial, pi
 
 import jax.numpy as jnp
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from jaxvae_md._typing import Array
 
@@ -48,6 +48,20 @@ def cosine_and_slope(
         sinc = sinc * square + (-1) ** k / factorial(2 * k + 1)
     inside = distance < cutoff
     return jnp.where(inside, cos**2, 0), jnp.where(inside, -2 * scale * cos * h * sinc, 0)
+
+
+def within(square: Float[Array, ...], cutoff: float) -> tuple[Bool[Array, ...], Float[Array, ...]]:
+    """Whether r is below the cutoff, and r squared brought to that of the cutoff where it is not.
+
+    What is computed from the second is finite, so that masked by the first it has a derivative
+    (zero) for padded slots too. What is not a number counts as below, and shows.
+
+    ```python
+    inside, square = within(jnp.array([1.0, 9.0]), cutoff=2.0)  # [True, False], [1, 4]
+    ```
+    """
+    inside = ~(square >= cutoff**2)
+    return inside, jnp.where(inside, square, jnp.asarray(cutoff**2, square.dtype))
 
 
 def switch(

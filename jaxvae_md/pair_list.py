@@ -25,6 +25,7 @@ from jaxvae_md.all_pairs import (
     all_pair_sums,
     choose_images,
     is_strained,
+    unrolled,
 )
 from jaxvae_md.cell_grid import (
     FAR,
@@ -167,39 +168,42 @@ def pair_sums(
     pairs: PairList | AllPairs,
     term: Callable[..., tuple[Array, ...]],
     num_terms: int,
-    of_atom: Any = None,
-    common: Any = None,
+    of_atom: Any = (),
+    of_neighbor: Any = (),
+    common: Any = (),
 ) -> tuple[Float[Array, " n"], ...]:
     """For every atom the sums over its neighbors of the terms of a pair; the core of the engine.
 
-    **Arguments:** `term(dx, dy, dz, species, of_atom, common)` returns `num_terms` arrays. It
-    gets the components of x_i - x_j (angstrom), the neighbor's species (None where the atoms are
-    all of one), `of_atom`, a pytree of arrays `[n]` in the order of the atoms, and `common`, a
-    pytree of what is the same for all.
+    **Arguments:** `term((dx, dy, dz), own, other, common)` returns `num_terms` arrays. It gets
+    the components of x_i - x_j (angstrom), and of the pytrees of arrays `[n]`, in the order of the
+    atoms, `of_atom` the atom's own and `of_neighbor` the neighbor's; `common` is what is the same
+    for all.
     """
     if isinstance(pairs, AllPairs):
-        return all_pair_sums(structure, pairs, term, num_terms, of_atom, common)
+        return all_pair_sums(structure, pairs, term, num_terms, of_atom, of_neighbor, common)
     grid, cells = pairs.grid, pairs.cells
     coordinates = spread(grid, cells, structure.position, structure.cell)
     # an atom without a place is as far from the atoms as from the places that are empty
     absent = cells.place == grid.num_places
     here = tuple(jnp.where(absent, -FAR, take(c, cells.place)) for c in coordinates)
-    species = None
-    if of_atom is not None:
-        known = jnp.append(structure.species.astype(jnp.int32), 0)
-        species = take(known, cells.atom)
-        of_atom = jax.tree.map(lambda leaf: take(leaf, cells.order), of_atom)
+    own = jax.tree.map(lambda leaf: take(leaf, cells.order), of_atom)
+    others = jax.tree.map(lambda leaf: take(jnp.append(leaf, 0), cells.atom), of_neighbor)
     dtype = structure.position.dtype
 
     @jax.custom_batching.custom_vmap
-    def sums(coordinates, here, places, species, own, common):
+    def sums(coordinates, here, places, own, others, common):
         def some(total, places):
-            vector = [x - take(c, places) for x, c in zip(here, coordinates, strict=True)]
-            other = None if species is None else take(species, places)
-            return add_reduced(total, term(*vector, other, own, common)), None
+            vector = tuple(x - take(c, places) for x, c in zip(here, coordinates, strict=True))
+            other = jax.tree.map(lambda leaf: take(leaf, places), others)
+            return add_reduced(total, term(vector, own, other, common))
 
-        start = (jnp.zeros(here[0].shape, dtype),) * num_terms
-        return lax.scan(some, start, places.reshape(-1, UNROLLED, places.shape[-1]))[0]
+        def pass_over(number, total):
+            return some(total, lax.dynamic_slice_in_dim(places, number * size, size))
+
+        size, total = unrolled(num_terms), (jnp.zeros(here[0].shape, dtype),) * num_terms
+        num_passes, rest = divmod(len(places), size)
+        total = lax.fori_loop(0, num_passes, pass_over, total)
+        return some(total, places[-rest:]) if rest else total
 
     @sums.def_vmap
     def _(axis_size, in_batched, *arguments):
@@ -212,12 +216,12 @@ def pair_sums(
             arguments,
             tuple(in_batched),
         )
-        coordinates, here, places, species, own = systems
+        coordinates, here, places, own, others = systems
         first = coordinates[0].shape[1] * jnp.arange(axis_size, dtype=places.dtype)
         places = jnp.moveaxis(places + first[:, None, None], 0, 1).reshape(places.shape[1], -1)
-        flat = jax.tree.map(lambda leaf: leaf.reshape(-1), (coordinates, here, species, own))
+        flat = jax.tree.map(lambda leaf: leaf.reshape(-1), (coordinates, here, own, others))
         total = sums(*flat[:2], places, *flat[2:], common)
         return tuple(t.reshape(axis_size, -1) for t in total), (True,) * num_terms
 
-    total = sums(coordinates, here, pairs.places, species, of_atom, common)
+    total = sums(coordinates, here, pairs.places, own, others, common)
     return tuple(take(t, pairs.rank) for t in total)

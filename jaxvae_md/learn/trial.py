@@ -287,7 +287,7 @@ def _window_loss(state: State, config: Config, potential: Potential):
         neighbors = simulator.neighbor_fns.update(structure, lists)
         initial = simulator.init(key, params, structure, neighbors, kelvin)
         _, trajectory = rollout(
-            simulator, params, initial, every * num_records, every, checkpoint=True
+            simulator, params, initial, every * num_records, every, adjoint="checkpointed"
         )
 
         def rdf(position):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TypeAlias
 
 import jax
@@ -10,6 +11,7 @@ from jaxtyping import Float
 
 from jaxvae_md._typing import Array, Params
 from jaxvae_md.all_pairs import AllPairs
+from jaxvae_md.cutoffs import within
 from jaxvae_md.neighbors import NeighborList
 from jaxvae_md.pair_list import PairList, pair_sums
 from jaxvae_md.potentials.potential import Potential, energy_and_forces, sum_over_atoms
@@ -74,7 +76,7 @@ def forces_and_virial(
         return -slope, -virial
 
     def term(r, phi, weight):
-        return *(weight * x for x in r), weight * (r[0] ** 2 + r[1] ** 2 + r[2] ** 2)
+        return *(weight * x for x in r), weight * _square(r)
 
     *force, work = _sums(potential, params, structure, neighbors, term, 4)
     virial = sum_over_atoms(0.5 * work, structure)
@@ -85,6 +87,122 @@ def forces_and_virial(
     return jnp.stack(force, axis=1), virial
 
 
+def pull_back_forces(
+    potential: Potential,
+    params: Params,
+    structure: Structure,
+    neighbors: Neighbors,
+    cotangent: Float[Array, "n 3"],
+) -> tuple[Float[Array, "n 3"], Params, Float[Array, "n 3"]]:
+    """Forces f, and the derivatives of sum(cotangent * f) by parameters and by positions.
+
+    The last is a product with the Hessian. On the fast path all three are one pass over the
+    pairs.
+
+    ```python
+    force, by_params, by_position = pull_back_forces(potential, params, structure, neighbors, g)
+    ```
+    """
+    if isinstance(neighbors, NeighborList):
+
+        def of(params, position):
+            moved = structure._replace(position=position)
+            return energy_and_forces(potential.energy, params, moved, neighbors)[1]
+
+        force, pull = jax.vjp(of, params, structure.position)
+        return force, *pull(cotangent)
+
+    pair = _radial(potential).pair
+
+    def of_pair(r, own, other, coefficients):
+        weight_of = lambda square, coefficients: pair(square, coefficients)[1]
+        inside, square = within(_square(r), potential.cutoff)
+        weight, pull = jax.vjp(weight_of, square, coefficients)
+        change = tuple(a - b for a, b in zip(own, other, strict=True))
+        along = sum(g * x for g, x in zip(change, r, strict=True))
+        # masked here, where one mask serves all derivatives
+        by_square, by_coefficients = pull(jnp.where(inside, along, 0))
+        weight, twice = jnp.where(inside, weight, 0), 2 * by_square
+        force = tuple(weight * x for x in r)
+        by_vector = tuple(weight * g + twice * x for g, x in zip(change, r, strict=True))
+        return (*force, *by_vector), by_coefficients
+
+    columns = tuple(cotangent[:, k] for k in range(3))
+    sums, by_params = _pull_back(potential, params, structure, neighbors, of_pair, 6, columns)
+    return jnp.stack(sums[:3], axis=1), by_params, jnp.stack(sums[3:], axis=1)
+
+
+def pull_back_energy(
+    potential: Potential, params: Params, structure: Structure, neighbors: Neighbors
+) -> tuple[Float[Array, ""], Params, Float[Array, "n 3"]]:
+    """Energy (eV), and its derivatives by parameters and by positions.
+
+    ```python
+    energy, by_params, by_position = pull_back_energy(potential, params, structure, neighbors)
+    ```
+    """
+    if isinstance(neighbors, NeighborList):
+        of = lambda params, x: potential.energy(params, structure._replace(position=x), neighbors)
+        value, gradient = jax.value_and_grad(of, argnums=(0, 1))(params, structure.position)
+        return value, *gradient
+    radial = _radial(potential)
+
+    def of_pair(r, own, other, coefficients):
+        inside, square = within(_square(r), potential.cutoff)
+        phi, pull, weight = jax.vjp(partial(radial.pair, square), coefficients, has_aux=True)
+        (by_coefficients,) = pull(inside.astype(phi.dtype))
+        weight = jnp.where(inside, weight, 0)
+        return (jnp.where(inside, phi, 0), *(-weight * x for x in r)), by_coefficients
+
+    sums, by_params = _pull_back(potential, params, structure, neighbors, of_pair, 4)
+    value = sum_over_atoms(0.5 * sums[0], structure)
+    if radial.long_range is not None:
+        more, of_long_range = jax.value_and_grad(radial.long_range)(params, structure)
+        value = value + more.astype(value.dtype)
+        by_params = jax.tree.map(jnp.add, by_params, of_long_range)
+    return value, by_params, jnp.stack(sums[1:], axis=1)
+
+
+def _pull_back(potential, params, structure, neighbors, of_pair, num_terms, of_atom=()):
+    """Sums over neighbors, and by the parameters half the sum over all pairs.
+
+    `of_pair((dx, dy, dz), own, other, coefficients)` returns the terms, and the derivatives by
+    the coefficients of the pair.
+    """
+    radial = _radial(potential)
+    dtype = structure.position.dtype
+    tables, by_tables = jax.vjp(lambda p: _tables(radial, p, dtype), params)
+    rows, species = _by_species(structure, tables)
+    num_species = len(potential.species)
+
+    def term(r, own, other, tables):
+        (own, rows), (other, species) = own, other
+        coefficients = _chosen(tables, rows, species)
+        # one value a pair, lest the derivative be a sum
+        coefficients = jax.tree.map(lambda c: jnp.broadcast_to(c, r[0].shape), coefficients)
+        terms, by_coefficients = of_pair(r, own, other, coefficients)
+        each = jax.tree.leaves(by_coefficients)
+        if num_species > 1:
+            each = [jnp.where(species == b, x, 0) for x in each for b in range(num_species)]
+        return *terms, *each
+
+    total = pair_sums(
+        structure,
+        neighbors,
+        term,
+        num_terms + len(tables) * num_species,
+        (of_atom, rows),
+        (of_atom, species),
+        tables,
+    )
+    names, treedef = jax.tree.flatten(tables)
+    columns = jnp.stack(total[num_terms:], axis=1).reshape(-1, len(names), num_species)
+    of_tables = jnp.zeros((num_species, len(names), num_species), dtype)
+    of_tables = of_tables.at[structure.species].add(0.5 * columns)
+    of_tables = [of_tables[:, k] for k in range(len(names))]
+    return total[:num_terms], by_tables(jax.tree.unflatten(treedef, of_tables))[0]
+
+
 def _radial(potential: Potential):
     assert potential.radial is not None, "a pair list is for radial potentials"
     return potential.radial
@@ -93,25 +211,47 @@ def _radial(potential: Potential):
 def _sums(potential, params, structure, neighbors, term, num_terms):
     """Sums over neighbors of `term((dx, dy, dz), phi, weight)`."""
     radial = _radial(potential)
-    dtype = structure.position.dtype
-    tables = {name: jnp.asarray(t, dtype) for name, t in radial.tables(params).items()}
-    rows = None
-    if len(potential.species) > 1:
-        # a row of each table an atom, and then a choice a neighbor: no lookup of pairs
-        columns = range(len(potential.species))
-        rows = {name: [t[structure.species, b] for b in columns] for name, t in tables.items()}
+    tables = _tables(radial, params, structure.position.dtype)
+    rows, species = _by_species(structure, tables)
 
-    def of_pair(dx, dy, dz, species, own, tables):
-        coefficients = {name: t[0, 0] for name, t in tables.items()}
-        if own is not None:
-            coefficients = {name: _choose(species, columns) for name, columns in own.items()}
-        return term((dx, dy, dz), *radial.pair(dx**2 + dy**2 + dz**2, coefficients))
+    def of_pair(r, own, species, tables):
+        inside, square = within(_square(r), potential.cutoff)
+        phi, weight = radial.pair(square, _chosen(tables, own, species))
+        return term(r, jnp.where(inside, phi, 0), jnp.where(inside, weight, 0))
 
-    return pair_sums(structure, neighbors, of_pair, num_terms, rows, tables)
+    return pair_sums(structure, neighbors, of_pair, num_terms, rows, species, tables)
 
 
-def _choose(species, columns):
-    chosen = columns[0]
-    for number, column in enumerate(columns[1:], 1):
-        chosen = jnp.where(species == number, column, chosen)
-    return chosen
+def _tables(radial, params, dtype):
+    return {name: jnp.asarray(table, dtype) for name, table in radial.tables(params).items()}
+
+
+def _by_species(structure, tables):
+    """For each atom its rows of the tables, a column of all atoms a species; and its species.
+
+    A row an atom, and then a choice a neighbor: no lookup of pairs. Nothing where the species
+    is one.
+    """
+    num = len(next(iter(tables.values())))
+    if num == 1:
+        return (), ()
+    rows = {name: [t[structure.species, b] for b in range(num)] for name, t in tables.items()}
+    return rows, jnp.asarray(structure.species, jnp.int32)
+
+
+def _chosen(tables, rows, species):
+    """The coefficients of pairs."""
+    if not rows:
+        return {name: table[0, 0] for name, table in tables.items()}
+
+    def choose(columns):
+        chosen = columns[0]
+        for number, column in enumerate(columns[1:], 1):
+            chosen = jnp.where(species == number, column, chosen)
+        return chosen
+
+    return {name: choose(columns) for name, columns in rows.items()}
+
+
+def _square(r):
+    return r[0] ** 2 + r[1] ** 2 + r[2] ** 2

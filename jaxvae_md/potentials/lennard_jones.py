@@ -6,13 +6,14 @@ from collections.abc import Sequence
 from math import pi
 from typing import Literal, get_args
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jaxtyping import Float
 
 from jaxvae_md._typing import Array, Params
-from jaxvae_md.cutoffs import switch
+from jaxvae_md.cutoffs import switch, within
 from jaxvae_md.errors import OptionError
 from jaxvae_md.neighbors import FAR, displacements, neighbor_species
 from jaxvae_md.potentials.potential import Potential, Radial, potential, sum_over_atoms
@@ -47,7 +48,8 @@ def pair_energy(
     ```
     """  # noqa: E501
     tables = _coefficients(sigma, epsilon, cutoff, scheme)
-    return _pair(jnp.asarray(r) ** 2, tables, cutoff, scheme, onset or 0.8 * cutoff)[0]
+    inside, square = within(jnp.asarray(r) ** 2, cutoff)
+    return jnp.where(inside, _pair(square, tables, cutoff, scheme, onset or 0.8 * cutoff)[0], 0)
 
 
 def _coefficients(sigma, epsilon, cutoff: float, scheme: Scheme) -> dict[str, Array]:
@@ -63,27 +65,36 @@ def _coefficients(sigma, epsilon, cutoff: float, scheme: Scheme) -> dict[str, Ar
 
 
 def _pair(square, tables: dict[str, Array], cutoff: float, scheme: Scheme, onset: float):
-    """Energy and -phi'(r) / r from the squared distance."""
-    # written so that what is not a number counts as inside, and shows
-    inside = ~(square >= cutoff**2)
-    # masked before the powers, so that a slot beyond the cutoff has a finite (zero) gradient
-    square = jnp.where(inside, square, jnp.asarray(cutoff**2, square.dtype))
-    inverse = 1 / square
-    sixth = inverse**3
+    """Energy and -phi'(r) / r from the squared distance, within the cutoff."""
+    inverse, inverse_root = _inverses(square)
+    sixth = inverse * inverse * inverse
     repulsion, attraction = tables["repulsion"] * sixth, tables["attraction"]
     energy = (repulsion - attraction) * sixth
     weight = (12 * repulsion - 6 * attraction) * sixth * inverse
     if scheme in ("shift", "force_shift"):
         energy = energy - tables["energy_at_cutoff"]
     if scheme == "force_shift":
-        r = jnp.sqrt(square)
-        energy = energy - (r - cutoff) * tables["slope_at_cutoff"]
-        weight = weight + tables["slope_at_cutoff"] / r
+        energy = energy - (square * inverse_root - cutoff) * tables["slope_at_cutoff"]
+        weight = weight + tables["slope_at_cutoff"] * inverse_root
     if scheme == "switch":
         factor, slope = switch(square, onset, cutoff)
         weight = weight * factor - 2 * energy * slope
         energy = energy * factor
-    return jnp.where(inside, energy, 0), jnp.where(inside, weight, 0)
+    return energy, weight
+
+
+@jax.custom_jvp
+def _inverses(square):
+    """1 / r^2 and 1 / r; with derivatives that do not divide again, as JAX's own would."""
+    inverse = 1 / square
+    return inverse, jnp.sqrt(inverse)
+
+
+@_inverses.defjvp
+def _(primals, tangents):
+    inverse, inverse_root = _inverses(*primals)
+    change = -inverse * tangents[0]
+    return (inverse, inverse_root), (inverse * change, 0.5 * inverse_root * change)
 
 
 def tail_correction(
@@ -183,9 +194,11 @@ def lennard_jones(
 
     def energy(params, structure, neighbors):
         square = jnp.sum(displacements(structure, neighbors) ** 2, axis=-1)
+        inside, square = within(square, cutoff)
         species = (structure.species[:, None], neighbor_species(structure, neighbors))
         phi, _ = pair(square, {name: table[species] for name, table in tables(params).items()})
-        total = sum_over_atoms(0.5 * jnp.sum(phi, axis=-1), structure)
+        phi = jnp.sum(jnp.where(inside, phi, 0), axis=-1)
+        total = sum_over_atoms(0.5 * phi, structure)
         return total + long_range(params, structure) if tail else total
 
     def project(params):

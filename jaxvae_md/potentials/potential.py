@@ -21,7 +21,7 @@ class Radial(NamedTuple):
     """parameters -> coefficients by the two species of a pair"""
     pair: Callable[[Float[Array, ...], dict[str, Float[Array, ...]]], tuple[Array, Array]]
     """(r squared, coefficients) -> energy phi (eV), and -phi'(r) / r (eV / angstrom^2), by which
-    the vector to an atom is multiplied to give its force; both zero from the cutoff on"""
+    the vector to an atom is multiplied to give its force; asked for within the cutoff only"""
     long_range: Callable[[Params, Structure], Float[Array, ""]] | None = None
     """energy (eV) that composition and volume alone decide"""
 

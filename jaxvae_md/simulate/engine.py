@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -15,25 +14,16 @@ import numpy as np
 from jax import lax
 from jaxtyping import Float, Int
 
-from jaxvae_md import errors, units
+from jaxvae_md import units
 from jaxvae_md._typing import Array, Params
 from jaxvae_md.all_pairs import AllPairs, is_strained
 from jaxvae_md.errors import OptionError
-from jaxvae_md.neighbors import (
-    NeighborFns,
-    NeighborList,
-    image_grid,
-    is_stale,
-    neighbor_list,
-)
-from jaxvae_md.pair_list import PairFns, PairList, pair_list
+from jaxvae_md.neighbors import NeighborFns, NeighborList, is_stale, neighbor_list
+from jaxvae_md.pair_list import PairFns, pair_list
 from jaxvae_md.potentials import evaluate
 from jaxvae_md.potentials.evaluate import Neighbors
 from jaxvae_md.potentials.potential import Potential
 from jaxvae_md.structure import Structure
-
-_CACHED_ATOMS = 2048
-"""atoms of small systems that are simulated together where a cache is small"""
 
 
 class State(NamedTuple):
@@ -64,6 +54,8 @@ class Simulator(NamedTuple):
     """the lists of the fast path, where the potential is radial"""
     is_stale: Callable[[State], Array]
     """whether the next step might need pairs that the list does not hold"""
+    verlet: float | None = None
+    """the time step (fs) where the steps are those of velocity Verlet, which run backwards"""
 
     def update_fn(self, neighbors: Neighbors) -> Callable[[Structure, Any], Any]:
         """`update(structure, neighbors)` of the kind of list that is given."""
@@ -110,7 +102,8 @@ def nve(potential: Potential, dt: float = 1.0, skin: float = 0.5) -> Simulator:
             key, structure.position, kT, mass, momenta=momentum, structure=structure, **kwargs
         )
 
-    return ensemble(potential, init, _fixed_cell(step_fn), dt, skin, num_conserved=3)
+    simulator = ensemble(potential, init, _fixed_cell(step_fn), dt, skin, num_conserved=3)
+    return simulator._replace(verlet=dt)
 
 
 def nvt_langevin(
@@ -201,174 +194,6 @@ def nvt_nose_hoover(
         return step_fn(dynamics, **moved)
 
     return ensemble(potential, init, _fixed_cell(step), dt, skin, num_conserved=3)
-
-
-def rollout(
-    simulator: Simulator,
-    params: Params,
-    state: State,
-    num_steps: int,
-    record_every: int = 1,
-    checkpoint: bool = False,
-) -> tuple[State, Trajectory]:
-    """`num_steps` steps as one scan: to be jitted, vmapped and differentiated.
-
-    Neighbor lists are built again inside when an atom has moved far enough; `error` has the
-    overflow bit when they ran out of capacity.
-
-    **Arguments:** frames are recorded every `record_every` steps; `checkpoint` recomputes each
-    step in the backward pass, which keeps reverse mode in memory.
-
-    ```python
-    def loss(params):
-        final, _ = rollout(simulator, params, state, num_steps=50)
-        return jnp.sum(final.structure.position**2)
-
-    jax.grad(loss)(params)
-    ```
-    """
-    if num_steps % record_every:
-        raise OptionError(
-            f"{num_steps} steps are no multiple of record_every = {record_every}",
-            remedy="choose one that divides the number of steps",
-        )
-    if not isinstance(state.neighbors, NeighborList):
-        listed = over_systems(partial(_listed, simulator), state)(state)
-        state = state._replace(neighbors=listed)
-    step = jax.checkpoint(simulator.step) if checkpoint else simulator.step
-
-    one = over_systems(lambda s: step(params, s), state)
-
-    def steps(state, num):
-        return lax.scan(lambda s, _: (one(s), None), state, length=num)[0]
-
-    state, frames = recorded(simulator, params, state, num_steps, record_every, steps)
-    bits = frames.error
-    error = lax.reduce(bits, np.zeros((), bits.dtype), lax.bitwise_or, (0,))
-    return state, frames._replace(error=error)
-
-
-def recorded(
-    simulator: Simulator,
-    params: Params,
-    state: State,
-    num_steps: int,
-    record_every: int,
-    steps_fn: Callable[[State, int], State],
-) -> tuple[State, Trajectory]:
-    """As `rollout`, but every record keeps the error bits of its own.
-
-    **Arguments:** `steps_fn(state, num)` takes that many steps. Where the state has a leading
-    axis of systems, so have the records, after the time axis.
-    """
-
-    def of_system(state):
-        bits = jnp.where(state.neighbors.overflow, errors.NEIGHBOR_OVERFLOW, 0)
-        bits |= jnp.where(jnp.all(jnp.isfinite(state.structure.position)), 0, errors.NOT_FINITE)
-        return Trajectory(
-            position=state.structure.position,
-            momentum=state.dynamics.momentum,
-            cell=state.structure.cell,
-            potential_energy=evaluate.energy(
-                simulator.potential, params, state.structure, state.neighbors
-            ),
-            temperature=temperature(state, simulator.num_conserved),
-            error=bits,
-        )
-
-    def record(state, _):
-        state = steps_fn(state, record_every)
-        return state, over_systems(of_system, state)(state)
-
-    return lax.scan(record, state, length=num_steps // record_every)
-
-
-def advance(simulator: Simulator, params: Params, state: State, num_steps: int) -> State:
-    """`num_steps` steps without a record: the fast way, which has no reverse-mode derivative.
-
-    The neighbor list stays outside the loop of the steps that share it. With a leading axis of
-    systems, those that are simulated together get a new list when one of them needs it: on a
-    CPU as many as its cache holds, and else all.
-
-    ```python
-    state = jax.jit(partial(advance, simulator, num_steps=1000))(params, state)
-    ```
-    """
-    together = partial(_advance_together, simulator, params, num_steps=num_steps)
-    if state.structure.position.ndim == 2 or isinstance(state.neighbors, AllPairs):
-        return together(state)
-    num_systems, num_atoms, _ = state.structure.position.shape
-    size = min(num_systems, max(1, _CACHED_ATOMS // num_atoms))
-    num_grouped = num_systems // size * size
-
-    def in_groups(state):
-        grouped = lambda leaf: leaf[:num_grouped].reshape(-1, size, *leaf.shape[1:])
-        done = lax.map(together, jax.tree.map(grouped, state))
-        done = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), done)
-        if num_grouped == num_systems:
-            return done
-        rest = together(jax.tree.map(lambda leaf: leaf[num_grouped:], state))
-        return jax.tree.map(lambda *parts: jnp.concatenate(parts), done, rest)
-
-    return lax.platform_dependent(state, cpu=in_groups, default=together)
-
-
-def _advance_together(simulator: Simulator, params: Params, state: State, num_steps: int) -> State:
-    move = over_systems(lambda s: simulator.move(params, s), state)
-    is_stale = lambda s: jnp.any(over_systems(simulator.is_stale, state)(s))
-    update = over_systems(simulator.update_fn(state.neighbors), state)
-
-    def with_one_list(carry):
-        state, left, fresh = carry
-        neighbors = lax.cond(fresh, lambda _, n: n, update, state.structure, state.neighbors)
-
-        # a step is taken even where a new list is stale at once, lest nothing ever moves
-        def one(carry):
-            dynamics, structure, left, _ = carry
-            state = move(State(dynamics, structure, neighbors))
-            return state.dynamics, state.structure, left - 1, ~is_stale(state)
-
-        start = state.dynamics, state.structure, left, jnp.array(True)
-        dynamics, structure, left, _ = lax.while_loop(
-            lambda carry: (carry[2] > 0) & carry[3], one, start
-        )
-        return State(dynamics, structure, neighbors), left, jnp.array(False)
-
-    start = state, jnp.asarray(num_steps, jnp.int32), ~is_stale(state)
-    return lax.while_loop(lambda carry: carry[1] > 0, with_one_list, start)[0]
-
-
-def over_systems(function: Callable, state: State) -> Callable:
-    """The function of one system, mapped where the state has a leading axis of systems."""
-    return jax.vmap(function) if state.structure.position.ndim == 3 else function
-
-
-def _listed(simulator: Simulator, state: State) -> NeighborList:
-    """The list of a state of the fast path in the layout that has gradients."""
-    structure, pairs = state.structure, state.neighbors
-    num = structure.position.shape[0]
-    if isinstance(pairs, AllPairs):
-        images = image_grid(np.array(pairs.grid.extent))
-        # the images are those within the cutoff; the list holds the skin too
-        capacity = 2 * num * len(pairs.grid.steps) + len(images)
-        span, grid = jnp.zeros((2, 3), structure.position.dtype), None
-    else:
-        assert isinstance(pairs, PairList)
-        images, capacity = np.zeros((0, 3), np.int32), pairs.places.shape[0]
-        span, grid = pairs.window, pairs.grid
-    empty = NeighborList(
-        index=jnp.zeros((num, capacity), jnp.int32),
-        shift=jnp.zeros((num, capacity, 3), jnp.int32),
-        mask=jnp.zeros((num, capacity), bool),
-        reference_position=structure.position,
-        reference_cell=structure.cell,
-        images=jnp.asarray(images),
-        overflow=pairs.overflow,
-        most=pairs.most,
-        window=span,
-        grid=grid,
-    )
-    return simulator.neighbor_fns.update(structure, empty)
 
 
 def temperature(state: State, num_conserved: int = 3) -> Float[Array, ""]:

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 from jaxtyping import Float
 from tqdm import tqdm
 
@@ -18,7 +19,9 @@ from jaxvae_md.cell_grid import plan
 from jaxvae_md.errors import GeometryError, InputError, OptionError, SpeciesError
 from jaxvae_md.neighbors import NeighborList, host_pairs, image_grid
 from jaxvae_md.potentials.evaluate import Neighbors
-from jaxvae_md.simulate.engine import Simulator, State, Trajectory, advance, recorded
+from jaxvae_md.simulate.advance import advance
+from jaxvae_md.simulate.engine import Simulator, State, Trajectory
+from jaxvae_md.simulate.rollout import record_of
 from jaxvae_md.structure import Structure, perpendicular_widths, unstack
 
 _MAX_RETRIES = 8
@@ -87,11 +90,14 @@ def begin(
     key: Array,
     initial_temperature: float = 300.0,
     momentum: Float[Array, "n 3"] | None = None,
+    extra: float = 1.15,
 ) -> State:
     """The state before the first step: allocates the neighbor list and computes the forces.
 
     **Arguments:** `initial_temperature` in K of the velocities that are drawn; `momentum` in
-    sqrt(amu eV), as in `Trajectory` and in ASE, is taken instead where it is given.
+    sqrt(amu eV), as in `Trajectory` and in ASE, is taken instead where it is given; the list has
+    room for `extra` times the neighbors that there are: `chunks` finds more by itself, `rollout`
+    and `advance` cannot.
     **Raises:** `GeometryError` for arrays of the wrong shape, a singular cell, positions that are
     not finite, and two atoms at one place; `SpeciesError` for a species that the potential does
     not know; `OptionError` for momenta of another shape, or a structure of integers.
@@ -101,7 +107,7 @@ def begin(
     ```
     """
     _check_start(simulator, structure, momentum)
-    neighbors = _allocate(simulator, structure, fast=simulator.pair_fns is not None)
+    neighbors = _allocate(simulator, structure, fast=simulator.pair_fns is not None, extra=extra)
     batched = np.ndim(structure.position) == 3
     keys = jax.random.split(key, len(structure.position)) if batched else key
     init = _jit_init(simulator, batched, momentum is not None)
@@ -285,6 +291,7 @@ def _jit_init(simulator: Simulator, batched: bool, has_momentum: bool):
 def _jit_recorded(simulator: Simulator, num_steps: int, record_every: int):
     def function(params: Params, state: State) -> tuple[State, Trajectory]:
         steps_fn = partial(advance, simulator, params)
-        return recorded(simulator, params, state, num_steps, record_every, steps_fn)
+        record = record_of(simulator, params, state, record_every, steps_fn)
+        return lax.scan(record, state, length=num_steps // record_every)
 
     return jax.jit(function)

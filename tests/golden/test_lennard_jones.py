@@ -62,7 +62,9 @@ def computed(config: str) -> dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]
 def allocated(structure: Structure, cutoff: float, kind: type) -> PairList | AllPairs:
     """Pairs of the kind that is asked for, whatever the number of atoms."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(all_pairs, "_MOST_TERMS", 0 if kind is PairList else 10**9)
+        patch.setattr(
+            all_pairs, "_MOST_TERMS", dict.fromkeys((4, 8), 0 if kind is PairList else 10**9)
+        )
         pairs = pair_list(cutoff, 0.0).allocate(structure)
     assert isinstance(pairs, kind)
     assert not pairs.overflow

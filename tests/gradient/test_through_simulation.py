@@ -28,10 +28,10 @@ SIMULATORS = {
 }
 
 
-def after_50_steps(simulator, params, structure, kelvin=60.0, checkpoint=False):
+def after_50_steps(simulator, params, structure, kelvin=60.0, adjoint="stored"):
     neighbors = simulator.neighbor_fns.allocate(structure, extra=1.5)
     state = simulator.init(KEY, params, structure, neighbors, kelvin)
-    return rollout(simulator, params, state, 50, record_every=10, checkpoint=checkpoint)
+    return rollout(simulator, params, state, 50, record_every=10, adjoint=adjoint)
 
 
 def loss_of(position):
@@ -57,11 +57,11 @@ def test_a_checkpointed_rollout_has_the_same_gradient(name):
     simulator, structure = SIMULATORS[name], crystal(rattle=0.05)
 
     @partial(jax.jit, static_argnums=1)
-    def gradient(params, checkpoint):
-        run = partial(after_50_steps, simulator, structure=structure, checkpoint=checkpoint)
+    def gradient(params, adjoint):
+        run = partial(after_50_steps, simulator, structure=structure, adjoint=adjoint)
         return jax.value_and_grad(lambda p: loss_of(run(p)[0].structure.position))(params)
 
-    plain, saving = gradient(PARAMS, False), gradient(PARAMS, True)
+    plain, saving = gradient(PARAMS, "stored"), gradient(PARAMS, "checkpointed")
     for a, b in zip(jax.tree.leaves(saving), jax.tree.leaves(plain), strict=True):
         assert_close(a, b, 1e-9)
 

@@ -1,6 +1,7 @@
 """Many steps at once, with lists of either kind, and many systems side by side."""
 
 import re
+import sys
 from functools import lru_cache, partial
 
 import jax
@@ -14,9 +15,9 @@ from jaxvae_md.neighbors import NeighborList, displacements
 from jaxvae_md.pair_list import PairList
 from jaxvae_md.potentials import lennard_jones, potential
 from jaxvae_md.simulate import (
+    advance,
     begin,
     chunks,
-    engine,
     loop,
     npt_langevin,
     nve,
@@ -45,7 +46,7 @@ slow = partial(pytest.param, marks=pytest.mark.slow)
 @pytest.fixture(autouse=True)
 def with_a_list(monkeypatch):
     """Few atoms get a list too, which they would not need."""
-    monkeypatch.setattr(all_pairs, "_MOST_TERMS", 0)
+    monkeypatch.setattr(all_pairs, "_MOST_TERMS", {4: 0, 8: 0})
 
 
 def start(simulator, fast: bool, structure=CRYSTAL, momentum=None, params=PARAMS):
@@ -64,7 +65,7 @@ def moved(name: str, fast: bool, num_steps: int = 50):
     def both(state):
         one = lambda state, _: (simulator.step(PARAMS, state), None)
         by_steps = lax.scan(one, state, length=num_steps)[0]
-        return by_steps, engine.advance(simulator, PARAMS, state, num_steps)
+        return by_steps, advance(simulator, PARAMS, state, num_steps)
 
     before = start(simulator, fast)
     return before, *both(before)
@@ -113,8 +114,8 @@ def test_a_run_in_single_precision_computes_no_array_in_double(name, fast):
     single = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), PARAMS)
     neighbors = loop._allocate(simulator, structure, fast=fast)
     before = jax.eval_shape(partial(simulator.init, KEY), single, structure, neighbors, HOT)
-    advance = partial(engine.advance, simulator, num_steps=4)
-    program, after = jax.make_jaxpr(advance, return_shape=True)(single, before)
+    four = partial(advance, simulator, num_steps=4)
+    program, after = jax.make_jaxpr(four, return_shape=True)(single, before)
     precise = {leaf.dtype for leaf in jax.tree.leaves((before, after))}
     assert np.dtype("float32") in precise
     assert np.dtype("float64") not in precise
@@ -146,7 +147,7 @@ def frames(simulator, state, num_steps, params=PARAMS, **options):
 @pytest.mark.parametrize("cached", [64, 2048], ids=["in groups", "together"])
 def test_systems_side_by_side_move_as_each_alone(monkeypatch, cached):
     # three systems: a group of two, and one that is left
-    monkeypatch.setattr(engine, "_CACHED_ATOMS", cached)
+    monkeypatch.setattr(sys.modules["jaxvae_md.simulate.advance"], "_CACHED_ATOMS", cached)
     simulator = nve(ARGON, dt=4.0)
     state = begin(simulator, PARAMS, stack(parts_of(CRYSTAL, 3)), KEY, HOT)
     assert isinstance(state.neighbors, PairList)

@@ -1,8 +1,8 @@
-"""Fits of potentials by gradient descent: to energies and forces, and through simulations."""
+"""Force matching: a fit to energies and forces of frames."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -11,23 +11,16 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax import lax
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from tqdm import tqdm
 
 from jaxvae_md._typing import Array, Params
 from jaxvae_md.batching import Batch
 from jaxvae_md.errors import RunError
+from jaxvae_md.fit.result import FitResult
 from jaxvae_md.neighbors import NeighborList
 from jaxvae_md.potentials.potential import Potential, energy_and_forces
 from jaxvae_md.structure import Structure
-
-
-class FitResult(NamedTuple):
-    """Fitted parameters, and the loss on the way."""
-
-    params: Params
-    history: Float[np.ndarray, " steps"]
-    """loss of each epoch (force matching) or update (through a trajectory)"""
 
 
 class Labelled(NamedTuple):
@@ -183,47 +176,6 @@ def predict(potential: Potential, params: Params, data: Sequence[Batch]) -> Pred
     return Prediction(energy, forces)
 
 
-def through_trajectory(
-    loss_fn: Callable[[Params, Array], tuple[Float[Array, ""], Int[Array, ""]]],
-    params: Params,
-    *,
-    key: Array,
-    num_updates: int = 10,
-    learning_rate: float = 1e-3,
-    project: Callable[[Params], Params] = lambda params: params,
-    progress: bool = False,
-    label: str = "refine",
-) -> FitResult:
-    """Adam on a loss that contains a simulation; returns the best parameters met.
-
-    `loss_fn(params, key)` runs the simulation (`simulate.rollout`), compares what it measures, and
-    returns the loss and the simulation's error bits; its gradient goes through every step, so keep
-    the window short of the horizon of chaos, some hundred steps. The key is the same for every
-    update: the loss is one function, and its decrease is not noise. An update with an error bit,
-    or whose loss or gradient is not finite, ends the fit.
-
-    ```python
-    result = through_trajectory(loss_fn, params, key=jax.random.key(0), num_updates=10)
-    ```
-    """
-    value_and_grad = jax.jit(jax.value_and_grad(loss_fn, has_aux=True))
-    optimiser = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(learning_rate))
-    state = optimiser.init(params)
-    best, history = params, []
-    with tqdm(range(num_updates + 1), desc=label, unit="update", disable=not progress) as bar:
-        for _ in bar:
-            (loss, error), gradient = value_and_grad(params, key)
-            if int(error) or not _all_finite((loss, gradient)):
-                break
-            if not history or loss < min(history):
-                best = params
-            history.append(float(loss))
-            bar.set_postfix(loss=f"{float(loss):.4f}")
-            change, state = optimiser.update(gradient, state, params)
-            params = project(optax.apply_updates(params, change))
-    return FitResult(best, np.array(history))
-
-
 def _loss(potential, params, part: Labelled, scales, energy_weight) -> Float[Array, " b"]:
     """Loss of each frame."""
     energy, forces = jax.vmap(potential.predict, in_axes=(None, 0))(params, part.features)
@@ -255,7 +207,3 @@ def _rows(key: Array, count: int, share: int, num_updates: int) -> Array:
 def _predict(potential: Potential, params: Params, structure: Structure, neighbors: NeighborList):
     one = lambda frame: energy_and_forces(potential.energy, params, *frame)
     return lax.map(one, (structure, neighbors))
-
-
-def _all_finite(tree: Any) -> bool:
-    return all(bool(jnp.all(jnp.isfinite(leaf))) for leaf in jax.tree.leaves(tree))

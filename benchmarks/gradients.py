@@ -1,0 +1,172 @@
+"""Gradients through a simulation: `python benchmarks/gradients.py [--json] [--only PART]`.
+
+NVE of a Lennard-Jones liquid (reduced density 0.8442, cutoff 2.5 sigma, force-shifted, time step
+0.005) in float64 on one core. `time`: the gradient by sigma and epsilon of a loss on the last of
+1,000 steps, over the time of these steps alone, medians of repeats that alternate; beside it
+checkpointed reverse mode, as JAX gives it. `memory`: by how much the memory of a process grows
+from 100 to 100,000 steps, of a cold crystal, each in a process of its own. `recovery`: relative
+errors of sigma and epsilon found again from what they were to be found from.
+"""
+
+import argparse
+import json
+import platform
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from importlib.metadata import version
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from one_core import one_core
+
+from jaxvae_md import errors, units
+from jaxvae_md.potentials import lennard_jones
+from jaxvae_md.simulate import State, advance, begin, masses, nve, value_and_grad
+from jaxvae_md.structure import Structure
+
+jax.config.update("jax_enable_x64", True)
+
+DENSITY, CUTOFF, DT = 0.8442, 2.5, 0.005
+MASS = float(masses(("Ar",))[0])
+"""sigma is 1 angstrom and epsilon 1 eV here, and the unit of time sigma sqrt(mass / epsilon)"""
+POTENTIAL = lennard_jones(("Ar",), CUTOFF, 1.0, 1.0, "force_shift")
+PARAMS = POTENTIAL.init(jax.random.key(0))
+SIMULATOR = nve(POTENTIAL, DT * MASS**0.5 / units.FEMTOSECOND, skin=0.4)
+KEY = jax.random.key(0)
+
+
+def solid(times: tuple[int, int, int], temperature: float) -> tuple[Structure, np.ndarray]:
+    """A face-centred cubic crystal of the liquid's density, and momenta."""
+    edge = (4 / DENSITY) ** (1 / 3)
+    corners = np.array(list(np.ndindex(*times)))
+    basis = np.array([[0, 0, 0], [0, 0.5, 0.5], [0.5, 0, 0.5], [0.5, 0.5, 0]])
+    position = (corners[:, None] + basis).reshape(-1, 3) * edge
+    num = len(position)
+    structure = Structure(
+        position=position,
+        cell=edge * np.diag(times).astype(float),
+        pbc=np.ones(3, bool),
+        species=np.zeros(num, np.int32),
+        mask=np.ones(num, bool),
+    )
+    momentum = np.random.default_rng(0).normal(0, (MASS * temperature) ** 0.5, (num, 3))
+    return structure, momentum - momentum.mean(axis=0)
+
+
+def liquid(times: tuple[int, int, int]) -> State:
+    """The crystal molten by 2,000 steps, at about the temperature 0.7."""
+    structure, momentum = solid(times, 1.44)
+    state = begin(SIMULATOR, PARAMS, structure, KEY, momentum=momentum, extra=2.0)
+    state = jax.jit(partial(advance, SIMULATOR, num_steps=2000))(PARAMS, state)
+    assert not state.neighbors.overflow
+    # lists with room for what comes
+    on_host = jax.tree.map(np.asarray, state.structure)
+    return begin(SIMULATOR, PARAMS, on_host, KEY, momentum=state.dynamics.momentum, extra=1.5)
+
+
+def loss_fn(params, last: State, trajectory) -> Any:
+    """Of the momenta, of density waves and of the forces at the end."""
+    del params, trajectory
+    x, cell = last.structure.position[:, 0], last.structure.cell
+    waves = 2 * jnp.pi / cell[0, 0] * jnp.arange(1, 5)[:, None]
+    density = jnp.mean(jnp.sum(jnp.cos(waves * x), axis=1) ** 2) / len(x)
+    kinetic = jnp.mean(last.dynamics.momentum**2) / MASS
+    return kinetic + density + 1e-3 * jnp.mean(last.dynamics.force**2)
+
+
+def medians(repeats: int, *runs: Callable[[], Any]) -> list[float]:
+    """Median seconds of each, in turn after turn, after one that compiles."""
+    laps: list[list[float]] = [[] for _ in runs]
+    for number in range(repeats + 1):
+        for run, lap in zip(runs, laps, strict=True):
+            began = time.perf_counter()
+            jax.block_until_ready(run())
+            if number:
+                lap.append(time.perf_counter() - began)
+    return [statistics.median(lap) for lap in laps]
+
+
+def timing(repeats: int) -> Iterator[dict]:
+    """Times of gradients over the time of the steps alone."""
+    num_steps = 1000
+    for times in ((4, 4, 4), (10, 10, 5)):
+        state = liquid(times)
+        num = len(state.structure.position)
+
+        @jax.jit
+        def forward(params, state):
+            last = advance(SIMULATOR, params, state, num_steps)
+            return loss_fn(params, last, None)
+
+        # reverse mode as JAX has it takes minutes for the larger one
+        adjoints = ("reversible", "checkpointed") if num == 256 else ("reversible",)
+        ways = [
+            jax.jit(value_and_grad(loss_fn, SIMULATOR, num_steps, adjoint=adjoint))
+            for adjoint in adjoints
+        ]
+        for way in ways:
+            errors.check(way(PARAMS, state).error, "gradient")
+        runs = [partial(way, PARAMS, state) for way in (forward, *ways)]
+        alone, ours, *theirs = medians(repeats, *runs)
+        one = {
+            "name": f"gradient-time-{num}",
+            "value": ours / alone,
+            "unit": "forward passes",
+            "forward_seconds": alone,
+        }
+        if theirs:
+            one |= {"peer": "jax.checkpoint", "peer_version": version("jax")}
+            one |= {"peer_value": theirs[0] / alone, "ratio": theirs[0] / ours}
+        yield one
+
+
+def peak(num_steps: int) -> float:
+    """MB of this process at its highest, after a gradient through that many steps."""
+    structure, momentum = solid((4, 4, 4), 0.1)
+    state = begin(SIMULATOR, PARAMS, structure, KEY, momentum=momentum, extra=1.5)
+    sensitivity = jax.jit(value_and_grad(loss_fn, SIMULATOR, num_steps))(PARAMS, state)
+    errors.check(sensitivity.error, "gradient")
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def memory(repeats: int) -> Iterator[dict]:
+    """Growth of the memory with the number of steps."""
+    del repeats
+    command = [sys.executable, __file__, "--peak"]
+    few, many = (
+        float(subprocess.run([*command, str(n)], check=True, capture_output=True).stdout)
+        for n in (100, 100_000)
+    )
+    yield {"name": "gradient-memory-growth", "value": many - few, "unit": "MB", "few": few}
+
+
+def main() -> None:
+    """Prints the figures as they come."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parts = {"time": timing, "memory": memory}
+    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--only", choices=parts)
+    parser.add_argument("--peak", type=int, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    one_core()
+    if options.peak:
+        print(peak(options.peak))
+        return
+    names = ("jax", "jaxvae_md", "jax-md")
+    head = {"python": platform.python_version()} | {name: version(name) for name in names}
+    print(json.dumps(head) if options.json else head, flush=True)
+    for name, part in parts.items():
+        if options.only in (None, name):
+            for one in part(5):
+                print(json.dumps(one) if options.json else one, flush=True)
+
+
+if __name__ == "__main__":
+    main()
