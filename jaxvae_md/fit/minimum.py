@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -66,38 +67,51 @@ def least_squares(
     result = least_squares(potential, potential.init(key), references)
     ```
     """
-    flat, unravel = ravel_pytree(jax.tree.map(jnp.asarray, params))
-    # parameters of one size each, so that one step length suits all
-    scale = jnp.where(flat == 0, 1.0, jnp.abs(flat))
     sizes = energy_error, force_error, stress_error
     num = sum(_num_known(reference) for reference in references)
     if num == 0:
         raise InputError("nothing is known of any frame", remedy="give energies, forces or stress")
     structures = [reference.structure for reference in references]
     frames = [_labels(batch, references, sizes) for batch in batches(structures, potential.cutoff)]
+    params = jax.tree.map(jnp.asarray, params)
+    fitted, before, after, jacobian, error = _solve(potential, tolerance, max_steps, params, frames)
+    errors.check(int(error) & ~errors.ILL_CONDITIONED, "least squares")
+    curvature = np.asarray(jacobian.T @ jacobian)
+    covariance, num_params = np.full(curvature.shape, np.nan), len(curvature)
+    # of one size each, for the condition number's sake
+    unit = np.sqrt(np.diag(curvature))
+    scaled = curvature / np.outer(unit, unit) if unit.all() else covariance
+    if num > num_params and np.linalg.cond(np.nan_to_num(scaled)) < 1e10:
+        variance = float(after) / (num - num_params)
+        covariance = variance * np.linalg.inv(scaled) / np.outer(unit, unit)
+    return FitResult(fitted, np.array([float(before), float(after)]) / num, covariance)
 
-    def residuals(x, frames):
-        params = potential.project(unravel(scale * x))
+
+@partial(jax.jit, static_argnums=(0, 1, 2))
+def _solve(potential: Potential, tolerance: float, max_steps: int, params: Params, frames):
+    """Parameters; the sum of squares before and after; the Jacobian; and error bits."""
+    flat, unravel = ravel_pytree(params)
+    # parameters of one size each, so that one step length suits all
+    scale = jnp.where(flat == 0, 1.0, jnp.abs(flat))
+
+    def residuals(flat, frames):
+        params = potential.project(unravel(flat))
         parts = [lax.map(lambda one: _residuals(potential, params, one), part) for part in frames]
         return jnp.concatenate([part.reshape(-1) for part in parts])
 
-    def loss(x, frames):
-        return jnp.sum(residuals(x, frames) ** 2) / num
+    def loss(x, args):
+        frames, scale, unit = args
+        return jnp.sum(residuals(scale * x, frames) ** 2) / unit
 
-    start = flat / scale
-    before, slope = jax.jit(jax.value_and_grad(loss))(start, frames)
-    options = {"tolerance": tolerance * float(jnp.max(jnp.abs(slope))), "max_steps": max_steps}
-    minimum = jax.jit(lambda x, frames: minimize(loss, x, frames, **options))(start, frames)
-    errors.check(int(minimum.error) & ~errors.ILL_CONDITIONED, "least squares")
-    after = loss(minimum.x, frames)
-    jacobian = np.asarray(jax.jit(jax.jacfwd(residuals))(minimum.x, frames))
-    curvature = jacobian.T @ jacobian
-    covariance = np.full(curvature.shape, np.nan)
-    if num > len(flat) and np.linalg.cond(curvature) < 1e12:
-        variance = float(after) * num / (num - len(flat))
-        covariance = variance * np.linalg.inv(curvature) * np.outer(scale, scale)
-    fitted = potential.project(unravel(scale * minimum.x))
-    return FitResult(fitted, np.array([float(before), float(after)]), covariance)
+    one = jnp.ones((), flat.dtype)
+    before, slope = jax.value_and_grad(loss)(flat / scale, (frames, scale, one))
+    steepest = jnp.max(jnp.abs(slope))
+    args = frames, scale, jnp.where(steepest > 0, steepest, 1.0)
+    found = minimize(loss, flat / scale, args, tolerance=tolerance, max_steps=max_steps)
+    fitted = scale * found.x
+    jacobian = jax.jacfwd(residuals)(fitted, frames)
+    after = jnp.sum(residuals(fitted, frames) ** 2)
+    return potential.project(unravel(fitted)), before, after, jacobian, found.error
 
 
 class _Frame(NamedTuple):
