@@ -23,6 +23,10 @@ from jaxvae_md.potentials.potential import Potential, energy_and_forces, stress
 from jaxvae_md.structure import Structure
 
 
+_FIRST_STEP = 0.03
+"""relative to the parameters"""
+
+
 class Reference(NamedTuple):
     """A structure and what is known of it; None where it is not."""
 
@@ -106,8 +110,10 @@ def _solve(potential: Potential, tolerance: float, max_steps: int, params: Param
     one = jnp.ones((), flat.dtype)
     before, slope = jax.value_and_grad(loss)(flat / scale, (frames, scale, one))
     steepest = jnp.max(jnp.abs(slope))
-    args = frames, scale, jnp.where(steepest > 0, steepest, 1.0)
-    found = minimize(loss, flat / scale, args, tolerance=tolerance, max_steps=max_steps)
+    # so that the first step, along the gradient, changes no parameter by more than a few per cent
+    args = frames, scale, jnp.where(steepest > 0, steepest / _FIRST_STEP, 1.0)
+    limit = _FIRST_STEP * tolerance
+    found = minimize(loss, flat / scale, args, tolerance=limit, max_steps=max_steps)
     fitted = scale * found.x
     jacobian = jax.jacfwd(residuals)(fitted, frames)
     after = jnp.sum(residuals(fitted, frames) ** 2)

@@ -13,7 +13,13 @@ from jaxvae_md._typing import Params
 
 
 class FitResult(NamedTuple):
-    """Fitted parameters, and the loss on the way; `plot.fit_history` draws it."""
+    """Fitted parameters, and the loss on the way.
+
+    ```python
+    loss = {"fit": (np.arange(len(result.history)), result.history)}
+    figure = plot.training_history(loss, ylabel="loss", xlabel="update")
+    ```
+    """
 
     params: Params
     history: Float[np.ndarray, " steps"]
