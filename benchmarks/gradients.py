@@ -24,11 +24,22 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from one_core import one_core
 
-from jaxvae_md import errors, units
+from jaxvae_md import errors, fit, units
+from jaxvae_md.observables import pressure, radial_distribution
 from jaxvae_md.potentials import lennard_jones
-from jaxvae_md.simulate import State, advance, begin, masses, nve, value_and_grad
+from jaxvae_md.simulate import (
+    State,
+    advance,
+    begin,
+    masses,
+    nve,
+    nvt_langevin,
+    rollout,
+    value_and_grad,
+)
 from jaxvae_md.structure import Structure
 
 jax.config.update("jax_enable_x64", True)
@@ -147,10 +158,89 @@ def memory(repeats: int) -> Iterator[dict]:
     yield {"name": "gradient-memory-growth", "value": many - few, "unit": "MB", "few": few}
 
 
+WRONG = {"sigma": 0.98 * PARAMS["sigma"], "epsilon": 1.06 * PARAMS["epsilon"]}
+
+
+def largest_error(params) -> float:
+    """Of sigma and epsilon, relative."""
+    return max(float(jnp.max(jnp.abs(params[name] / PARAMS[name] - 1))) for name in PARAMS)
+
+
+def recovery(repeats: int) -> Iterator[dict]:
+    """Sigma and epsilon from trajectories of 100 steps; from pressure and g(r) by reweighting."""
+    del repeats
+    state = liquid((4, 4, 4))
+
+    def final(params):
+        last, frames = rollout(SIMULATOR, params, state, 100, 100, "reversible")
+        return last.structure.position, frames.error
+
+    target, _ = jax.jit(final)(PARAMS)
+
+    def distance(factors, key):
+        del key
+        position, error = final({name: factors[name] * WRONG[name] for name in WRONG})
+        return jnp.mean((position - target) ** 2), error
+
+    ones = jax.tree.map(jnp.ones_like, WRONG)
+    result = fit.through_trajectory(distance, ones, key=KEY, num_updates=400, learning_rate=2e-3)
+    found = {name: result.params[name] * WRONG[name] for name in WRONG}
+    yield {"name": "recovery-trajectory", "value": largest_error(found), "unit": "relative"}
+
+    kelvin = 0.75 / units.BOLTZMANN
+    dt = DT * MASS**0.5 / units.FEMTOSECOND
+    simulator = nvt_langevin(POTENTIAL, dt, kelvin, friction=0.5 / (200 * dt), skin=0.4)
+    r, molten = jnp.linspace(0.85, 2.3, 30), jax.tree.map(np.asarray, state.structure)
+
+    def observe(params, structure, neighbors):
+        virial = pressure(POTENTIAL, params, structure, neighbors)
+        return radial_distribution(structure, neighbors, r, width=0.05), virial
+
+    options = {"temperature": kelvin, "record_every": 100, "equilibration": 4000}
+    begun = begin(simulator, PARAMS, molten, jax.random.key(1), kelvin)
+    began = time.perf_counter()
+    reference, begun = fit.sample(simulator, PARAMS, begun, 200_000, **options)
+    (g, p), _ = fit.averages(POTENTIAL, PARAMS, reference, observe)
+    loss = lambda mean: jnp.mean((mean[0] - g) ** 2) + (mean[1] - p) ** 2
+
+    # an update beside the sampling of its trajectory, both compiled
+    ensemble, begun = fit.sample(simulator, PARAMS, begun, 40_000, **options)
+    gradient = jax.jit(
+        jax.value_and_grad(
+            lambda params, ensemble: loss(fit.averages(POTENTIAL, params, ensemble, observe)[0])
+        )
+    )
+    sampled, updated = medians(
+        3,
+        lambda: fit.sample(simulator, PARAMS, begun, 40_000, **options)[0].energy,
+        lambda: gradient(PARAMS, ensemble),
+    )
+    yield {
+        "name": "reweighting-update",
+        "value": 1 + updated / sampled,
+        "unit": "times the sampling of its trajectory",
+    }
+    result = fit.reweighting(
+        loss,
+        observe,
+        simulator,
+        WRONG,
+        molten,
+        key=jax.random.key(2),
+        num_steps=40_000,
+        num_updates=80,
+        optimiser=optax.adam(optax.cosine_decay_schedule(4e-3, 80)),
+        **options,
+    )
+    seconds = time.perf_counter() - began
+    error = largest_error(result.params)
+    yield {"name": "recovery-reweighting", "value": error, "unit": "relative", "seconds": seconds}
+
+
 def main() -> None:
     """Prints the figures as they come."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parts = {"time": timing, "memory": memory}
+    parts = {"time": timing, "memory": memory, "recovery": recovery}
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--only", choices=parts)
     parser.add_argument("--peak", type=int, help=argparse.SUPPRESS)

@@ -22,7 +22,6 @@ from jaxvae_md.implicit import minimize
 from jaxvae_md.potentials.potential import Potential, energy_and_forces, stress
 from jaxvae_md.structure import Structure
 
-
 _FIRST_STEP = 0.03
 """relative to the parameters"""
 
