@@ -83,10 +83,11 @@ def least_squares(
     covariance, num_params = np.full(curvature.shape, np.nan), len(curvature)
     # of one size each, for the condition number's sake
     unit = np.sqrt(np.diag(curvature))
-    scaled = curvature / np.outer(unit, unit) if unit.all() else covariance
-    if num > num_params and np.linalg.cond(np.nan_to_num(scaled)) < 1e10:
-        variance = float(after) / (num - num_params)
-        covariance = variance * np.linalg.inv(scaled) / np.outer(unit, unit)
+    if num > num_params and unit.all():
+        scaled = curvature / np.outer(unit, unit)
+        if np.linalg.cond(scaled) < 1e10:
+            variance = float(after) / (num - num_params)
+            covariance = variance * np.linalg.inv(scaled) / np.outer(unit, unit)
     return FitResult(fitted, np.array([float(before), float(after)]) / num, covariance)
 
 
