@@ -102,7 +102,7 @@ def start_of(name: str):
     return params, dynamics.position, dynamics.momentum, dynamics.mass
 
 
-@pytest.mark.parametrize("every", [100, 20])
+@pytest.mark.parametrize("every", [20, pytest.param(100, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", some_slow([*CASES], "list"))
 def test_backwards_is_reverse_mode(name, every):
     start = start_of(name)
@@ -130,6 +130,7 @@ def test_the_list_is_built_again_on_both_ways():
     assert np.abs(built - state.structure.position).max() > 0.3
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_steps():
     simulator, params, state = begun("list")
 
@@ -190,6 +191,7 @@ def test_a_way_back_that_is_another_one_is_no_gradient():
     assert int(often.error) == 0
 
 
+@pytest.mark.slow
 def test_a_list_that_overflows_is_no_gradient():
     simulator, params, state = begun("list")
     few = state.neighbors._replace(places=state.neighbors.places[:20])

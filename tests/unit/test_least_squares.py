@@ -55,6 +55,7 @@ def test_sigma_and_epsilon_are_found_from(known):
     assert result.history[-1] < 1e-8 * result.history[0]
 
 
+@pytest.mark.slow
 def test_the_covariance_is_that_of_repeated_fits():
     rng, found, stated = np.random.default_rng(0), [], []
     for _ in range(40):
@@ -86,13 +87,18 @@ def test_a_direction_that_the_data_leave_free_has_no_covariance():
     assert np.isnan(result.covariance).all()
 
 
-def test_nothing_known_and_no_convergence_are_told():
+def test_nothing_known_is_told():
     with pytest.raises(InputError, match="nothing is known"):
         least_squares(ARGON, WRONG, only())
+
+
+@pytest.mark.slow
+def test_no_convergence_is_told():
     with pytest.raises(RunError, match="least squares"):
         least_squares(ARGON, WRONG, only("forces"), max_steps=1)
 
 
+@pytest.mark.slow
 def test_another_potential_is_fitted_by_the_same_call():
     silicon = stillinger_weber()
     params = silicon.init(None)

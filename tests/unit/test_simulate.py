@@ -437,6 +437,7 @@ def test_the_cell_may_come_to_meet_more_of_its_images():
     assert_close(chunk.trajectory.potential_energy[-1], energy, 1e-10)
 
 
+@pytest.mark.slow
 def test_without_friction_and_barostat_constant_pressure_is_velocity_verlet():
     simulator = npt_langevin(ARGON, 4.0, 40.0, friction=0.0, compressibility=0.0)
     momentum = started().dynamics.momentum
