@@ -85,6 +85,7 @@ def test_transport_by_positions_and_momenta():
     assert_gradient(weighted(f), {"position": position, "momentum": momentum})
 
 
+@pytest.mark.slow
 def test_elastic_constants_by_parameters_position_and_cell():
     # of two kinds and off its sites, so that a strain moves the atoms within the cell
     structure = systems.make(

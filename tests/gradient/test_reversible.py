@@ -143,7 +143,9 @@ def test_memory_does_not_grow_with_the_steps():
     assert growth <= 4 * 9 * state.structure.position.nbytes
 
 
-@pytest.mark.parametrize("adjoint", ["stored", "checkpointed", "forward"])
+@pytest.mark.parametrize(
+    "adjoint", some_slow(["stored", "checkpointed", "forward"], "checkpointed", "forward")
+)
 def test_every_way_has_the_same_value_and_gradient(adjoint):
     simulator, params, state = begun("all pairs")
     expected = jax.jit(value_and_grad(loss_fn, simulator, 42, 7))(params, state)
@@ -153,6 +155,7 @@ def test_every_way_has_the_same_value_and_gradient(adjoint):
     assert int(found.error) == 0
 
 
+@pytest.mark.slow
 def test_systems_side_by_side_have_the_gradients_of_each():
     simulator, params, _ = begun("all pairs")
     each = [crystal(rattle=0.02 + 0.03 * number) for number in range(3)]

@@ -52,7 +52,8 @@ def test_positions_after_50_steps_by_sigma_and_epsilon(name):
     assert_gradient(loss, PARAMS, step=1e-6, rtol=TOLERANCE)
 
 
-@pytest.mark.parametrize("name", some_slow([*SIMULATORS], "nve"))
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SIMULATORS)
 def test_a_checkpointed_rollout_has_the_same_gradient(name):
     simulator, structure = SIMULATORS[name], crystal(rattle=0.05)
 
@@ -170,6 +171,7 @@ def test_a_realised_structure_by_the_requested_code():
     assert_gradient(loss, request()["z"], rtol=TOLERANCE)
 
 
+@pytest.mark.slow
 def test_positions_relaxed_around_a_request_by_sigma_epsilon_and_code():
     made, relaxed = jax.jit(relaxed_around_the_request)(request())
     assert (int(made.error), int(relaxed.error)) == (0, 0)

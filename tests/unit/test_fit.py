@@ -106,6 +106,7 @@ def test_the_loss_vanishes_at_the_truth():
     assert result.history[0] < 1e-20
 
 
+@pytest.mark.slow
 def test_a_fit_follows_from_its_key():
     run = lambda seed: fit.force_matching(
         ARGON, BEGIN, data(), key=jax.random.key(seed), num_steps=20, batch_size=2
