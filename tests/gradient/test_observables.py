@@ -2,6 +2,7 @@
 
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from jaxvae_md.neighbors import neighbor_list
 from jaxvae_md.observables import (
