@@ -194,5 +194,5 @@ assert abs(sigma - 3.385) < 0.02 and abs(epsilon / units.BOLTZMANN - 119.8) < 3
 assert abs(found.volume_0 / 4 / VOLUME - 1) < 0.01
 # few frames say little of a liquid
 assert SMALL or (abs(of_liquid["sigma"]) < 0.005 and abs(of_liquid["epsilon"]) < 0.01)
-assert max(map(abs, of_paths.values())) < 0.01
+assert max(map(abs, of_paths.values())) < (0.03 if SMALL else 0.01)
 print("argon.png written")

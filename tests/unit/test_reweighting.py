@@ -11,7 +11,7 @@ import pytest
 from jaxvae_md import fit, units
 from jaxvae_md.errors import OptionError, RunError
 from jaxvae_md.neighbors import neighbor_list
-from jaxvae_md.observables import pressure, radial_distribution
+from jaxvae_md.observables import pressure
 from jaxvae_md.simulate import begin, nvt_langevin
 from tests.argon import ARGON, PARAMS, crystal
 from tests.asserts import assert_close, assert_gradient
@@ -104,29 +104,3 @@ def test_bad_options_and_absurd_parameters_are_told():
     worthless = lambda mean: jnp.nan * mean
     with pytest.raises(RunError, match="not finite at update 0"):
         fit.reweighting(worthless, observe, SIMULATOR, PARAMS, crystal(), num_steps=100, **options)
-
-
-@pytest.mark.slow
-def test_sigma_and_epsilon_are_found_from_pressure_and_distances():
-    r = jnp.linspace(2.8, 5.6, 29)
-
-    def both(params, structure, neighbors):
-        g = radial_distribution(structure, neighbors, r, width=0.1)
-        return g, pressure(ARGON, params, structure, neighbors) / units.GIGAPASCAL
-
-    options = {"temperature": 120.0, "num_steps": 20_000, "record_every": 50}
-    simulator = nvt_langevin(ARGON, dt=5.0, temperature=120.0)
-    structure = crystal((3, 3, 3))
-    state = begin(simulator, PARAMS, structure, jax.random.key(9), 120.0)
-    reference, _ = fit.sample(
-        simulator, PARAMS, state, 40_000, equilibration=4000, temperature=120.0
-    )
-    (g, p), worth = fit.averages(ARGON, PARAMS, reference, both)
-    assert_close(worth, 800.0, 1e-9)
-    loss = lambda mean: jnp.mean((mean[0] - g) ** 2) + 10 * (mean[1] - p) ** 2
-    wrong = {"sigma": 0.99 * PARAMS["sigma"], "epsilon": 1.1 * PARAMS["epsilon"]}
-    result = fit.reweighting(
-        loss, both, simulator, wrong, structure, key=KEY, num_updates=40, **options
-    )
-    for name, tolerance in (("sigma", 0.005), ("epsilon", 0.05)):
-        assert_close(result.params[name], PARAMS[name], tolerance)
