@@ -23,6 +23,9 @@ from jaxvae_md.simulate.advance import over_systems
 from jaxvae_md.simulate.engine import Simulator, State, Trajectory, temperature
 from jaxvae_md.simulate.reversible import verlet
 
+_STORED_STEPS = 50
+"""that fit into memory as they are: blocks would compute them once more"""
+
 Adjoint = Literal["stored", "checkpointed", "reversible"]
 
 
@@ -160,8 +163,10 @@ def _scan(body, carry, length: int):
 
 def _checkpointed_scan(body, carry, length: int):
     """A scan in blocks, of which the reverse pass stores one at a time."""
-    size = max(1, isqrt(length))
     body = jax.checkpoint(body)
+    if length <= _STORED_STEPS:
+        return lax.scan(body, carry, length=length)
+    size = isqrt(length)
     block = jax.checkpoint(lambda carry, _: lax.scan(body, carry, length=size))
     num_blocks = length // size
     carry, frames = lax.scan(block, carry, length=num_blocks)
