@@ -43,9 +43,6 @@ class Frames(NamedTuple):
     overflow: Bool[Array, " t"]
 
 
-_FIELDS = ("position", "momentum", "force", "mass")
-
-
 class _Backward(NamedTuple):
     """On the way back: a position, the momentum half a step after it, and derivatives by both."""
 
@@ -204,12 +201,13 @@ def _back(static, residuals, cotangents):
         to_record_before, carry, recorded, reverse=True
     )
     wrong = jnp.where(missed | neighbors.overflow, jnp.nan, 0)
-    by_params, *by_dynamics = jax.tree.map(
+    by_params, position, momentum, force, mass = jax.tree.map(
         lambda leaf: leaf + wrong.astype(leaf.dtype),
         (back.by_params, back.by_position, back.by_momentum, by_force, back.by_mass),
     )
-    by_state: Any = last.dynamics.set(**dict(zip(_FIELDS, by_dynamics, strict=True))), None, None
-    return by_params, State(*by_state)
+    by_dynamics = last.dynamics.set(position=position, momentum=momentum, force=force, mass=mass)
+    nothing: Any = None
+    return by_params, State(by_dynamics, nothing, nothing)
 
 
 _verlet.defvjp(_there, _back, symbolic_zeros=True)
