@@ -18,7 +18,13 @@ from jaxtyping import Bool, Float, Int
 from jaxvae_md._typing import Array
 from jaxvae_md.cell_grid import Grid, as_rows, fill, plan, search, spread, window
 from jaxvae_md.errors import OptionError, RunError
-from jaxvae_md.structure import Structure, check_geometry, inverse_cell, perpendicular_widths
+from jaxvae_md.structure import (
+    Structure,
+    check_geometry,
+    inverse_cell,
+    perpendicular_widths,
+    unstack,
+)
 
 _MANY = 500
 """atoms from which on a grid of cells is worth its compilation"""
@@ -147,28 +153,43 @@ def neighbor_list(cutoff: float, skin: float = 0.0) -> NeighborFns:
         position, cell, pbc = structure.position, structure.cell, structure.pbc
         num, capacity = neighbors.index.shape
         images = neighbors.images
+        inverse = jnp.linalg.inv(cell)
         # a batch shares its images; a direction that is not periodic has none
         allowed = jnp.all((images == 0) | pbc, axis=-1)
         # pairs are searched between atoms wrapped into the cell; the shift undoes the wrapping
-        wrap = jnp.where(pbc, jnp.floor(position @ jnp.linalg.inv(cell)), 0).astype(jnp.int32)
+        wrap = jnp.where(pbc, jnp.floor(position @ inverse), 0).astype(jnp.int32)
         wrapped = position - wrap @ cell
-        offset = images @ cell
-        itself = jnp.all(images == 0, axis=-1)
+        real = structure.mask
 
-        def row(i):
-            vector = wrapped[:, None] + offset - wrapped[i]
+        def chosen(near, j, shift):
+            (pair,) = jnp.nonzero(near.reshape(-1), size=capacity, fill_value=0)
+            found = jnp.sum(near)
+            return j(pair), shift(pair), jnp.arange(capacity) < found, found
+
+        def of_all_images(i):
+            vector = wrapped[:, None] + images @ cell - wrapped[i]
             # not a number counts as near, so that it shows in whatever uses the list
             near = ~(jnp.sum(vector**2, axis=-1) >= radius**2) & allowed
-            near &= ~(itself & (jnp.arange(num) == i)[:, None])
-            near &= structure.mask[:, None] & structure.mask[i]
-            near = near.reshape(-1)
-            (pair,) = jnp.nonzero(near, size=capacity, fill_value=0)
-            j, m = pair // len(images), pair % len(images)
-            found = jnp.sum(near)
-            return j, images[m] - wrap[j] + wrap[i], jnp.arange(capacity) < found, found
+            near &= ~(jnp.all(images == 0, axis=-1) & (jnp.arange(num) == i)[:, None])
+            near &= real[:, None] & real[i]
+            atom = lambda pair: pair // len(images)
+            lattice = lambda pair: images[pair % len(images)] - wrap[atom(pair)] + wrap[i]
+            return chosen(near, atom, lattice)
 
-        index, shift, mask, found = lax.map(row, jnp.arange(num), batch_size=min(num, 64))
-        needed = jnp.where(pbc, jnp.ceil(radius / perpendicular_widths(cell)), 0)
+        def of_nearest_images(i):
+            vector = wrapped - wrapped[i]
+            nearest = jnp.where(pbc, -jnp.round(vector @ inverse), 0).astype(jnp.int32)
+            near = ~(jnp.sum((vector + nearest @ cell) ** 2, axis=-1) >= radius**2)
+            near &= (jnp.arange(num) != i) & real & real[i]
+            return chosen(near, lambda j: j, lambda j: nearest[j] - wrap[j] + wrap[i])
+
+        def rows(row):
+            return lambda: lax.map(row, jnp.arange(num), batch_size=min(num, 64))
+
+        widths = perpendicular_widths(cell)
+        wide = jnp.all(~pbc | (2 * radius < widths))
+        index, shift, mask, found = lax.cond(wide, rows(of_nearest_images), rows(of_all_images))
+        needed = jnp.where(pbc, jnp.ceil(radius / widths), 0)
         too_thin = jnp.any(needed > jnp.max(images, axis=0))
         return neighbors._replace(
             index=index.astype(neighbors.index.dtype),
@@ -197,6 +218,39 @@ def neighbor_list(cutoff: float, skin: float = 0.0) -> NeighborFns:
         )
 
     return NeighborFns(allocate, update, cutoff, skin)
+
+
+def allocate_systems(
+    fns: NeighborFns,
+    structure: Structure,
+    *,
+    extra: float = 1.0,
+    grid_room: float = 1.05,
+    capacity: int = 1,
+    thinnest: float = 1.0,
+) -> NeighborList:
+    """The list of a structure, or of several along a leading axis in shapes that they share.
+
+    **Arguments:** `extra` and `capacity` as in `allocate`; `grid_room` for `extra` in the cells of
+    a grid; the list serves until a cell has shrunk to `thinnest` of its widths.
+
+    ```python
+    neighbors = allocate_systems(neighbor_list(6.0), stack([one, other]), extra=1.2)
+    ```
+    """
+    systems = unstack(structure)
+    lists = [fns.allocate(system, extra=extra, capacity=capacity) for system in systems]
+    if len(systems) > 1:
+        capacity = max(one.index.shape[1] for one in lists)
+        lists = [fns.allocate(system, capacity=capacity) for system in systems]
+    radius = fns.cutoff + fns.skin
+    extents = [_extent(system, radius, thinnest) for system in systems]
+    images = image_grid(np.max(extents, axis=0))
+    grid = plan(structure, radius, grid_room, thinnest) if lists[0].grid else None
+    lists = [one._replace(images=images, grid=grid) for one in lists]
+    if np.ndim(structure.position) == 2:
+        return lists[0]
+    return jax.tree.map(lambda *leaves: np.stack(leaves), *lists)
 
 
 def check_complete(neighbors: NeighborList) -> None:
@@ -279,7 +333,7 @@ def image_grid(extent: np.ndarray) -> np.ndarray:
     return np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, 3).astype(np.int32)
 
 
-def _extent(structure: Structure, radius: float) -> np.ndarray:
+def _extent(structure: Structure, radius: float, thinnest: float = 1.0) -> np.ndarray:
     """How many cells away a neighbor of an atom wrapped into the cell can be."""
-    widths = perpendicular_widths(np.asarray(structure.cell, np.float64))
+    widths = thinnest * perpendicular_widths(np.asarray(structure.cell, np.float64))
     return np.where(structure.pbc, np.ceil(radius / widths), 0).astype(int)

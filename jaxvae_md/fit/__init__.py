@@ -1,7 +1,7 @@
 """Fits of potentials by gradient descent: to frames, to averages, and through simulations."""
 
-from jaxvae_md.fit.environments import energy_distance as energy_distance
-from jaxvae_md.fit.environments import maximum_mean_discrepancy as maximum_mean_discrepancy
+from jaxvae_md.fit.discrepancy import energy_distance as energy_distance
+from jaxvae_md.fit.discrepancy import maximum_mean_discrepancy as maximum_mean_discrepancy
 from jaxvae_md.fit.forces import Labelled as Labelled
 from jaxvae_md.fit.forces import Prediction as Prediction
 from jaxvae_md.fit.forces import force_matching as force_matching
@@ -9,6 +9,7 @@ from jaxvae_md.fit.forces import predict as predict
 from jaxvae_md.fit.forces import prepare as prepare
 from jaxvae_md.fit.minimum import Reference as Reference
 from jaxvae_md.fit.minimum import least_squares as least_squares
+from jaxvae_md.fit.relative import relative as relative
 from jaxvae_md.fit.result import FitResult as FitResult
 from jaxvae_md.fit.reweighting import Ensemble as Ensemble
 from jaxvae_md.fit.reweighting import averages as averages

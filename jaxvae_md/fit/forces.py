@@ -1,4 +1,4 @@
-"""Force matching: a fit to energies and forces of frames."""
+"""Force matching: a fit to energies, forces and stress of frames."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from jaxvae_md._typing import Array, Params
 from jaxvae_md.batching import Batch
-from jaxvae_md.errors import RunError
+from jaxvae_md.errors import InputError, RunError
 from jaxvae_md.fit.result import FitResult
 from jaxvae_md.neighbors import NeighborList
 from jaxvae_md.potentials.potential import Potential, energy_and_forces
@@ -34,6 +34,10 @@ class Labelled(NamedTuple):
     """eV, whole cell"""
     forces: Float[Array, "b n 3"]
     """eV / angstrom"""
+    stress: Float[Array, "b 3 3"]
+    """eV / angstrom^3, not a number where it is not known"""
+    weight: Float[Array, " b"]
+    """by which the loss of a frame is multiplied"""
 
 
 def prepare(
@@ -41,16 +45,31 @@ def prepare(
     data: Sequence[Batch],
     energy: Float[np.ndarray, " frames"],
     forces: Sequence[Float[Array, "n 3"]],
+    stress: Float[np.ndarray, "frames 3 3"] | None = None,
+    weight: Float[np.ndarray, " frames"] | None = None,
 ) -> list[Labelled]:
     """Does the work that no parameter enters, once for each frame.
 
-    **Arguments:** `data` from `batching.batches`; `energy` (eV) and `forces` (eV / angstrom) of
-    the frames in the order in which they were batched.
+    **Arguments:** `data` from `batching.batches`; `energy` (eV), `forces` (eV / angstrom) and,
+    where it is known, `stress` (eV / angstrom^3, tension positive; not a number for frames
+    without) of the frames in the order in which they were batched; `weight` of each frame in the
+    loss, 1 where none is given: one number for all frames of a group weighs the group.
+    **Raises:** `InputError` where there are not as many labels as frames.
 
     ```python
     data = prepare(potential, batches(structures, potential.cutoff), energy, forces)
     ```
     """
+    num = sum(len(batch.frame) for batch in data)
+    stress = np.full((num, 3, 3), np.nan) if stress is None else np.asarray(stress)
+    weight = np.ones(num) if weight is None else np.asarray(weight)
+    for name, values in zip(
+        ("energies", "forces", "stresses", "weights"), (energy, forces, stress, weight), strict=True
+    ):
+        if len(values) != num:
+            raise InputError(
+                f"{len(values)} {name} for {num} frames", remedy="give one for each frame"
+            )
     once = jax.jit(lambda *frames: lax.map(lambda frame: potential.prepare(*frame), frames))
     out = []
     for batch in data:
@@ -59,8 +78,8 @@ def prepare(
         for row, frame in enumerate(batch.frame):
             padded[row][mask[row]] = forces[frame]
         features = once(batch.structure, batch.neighbors)
-        labels = (jnp.asarray(mask), jnp.asarray(energy[batch.frame]), jnp.asarray(padded))
-        out.append(Labelled(features, *labels))
+        labels = mask, energy[batch.frame], padded, stress[batch.frame], weight[batch.frame]
+        out.append(Labelled(features, *map(jnp.asarray, labels)))
     return out
 
 
@@ -74,17 +93,26 @@ def force_matching(
     batch_size: int = 4,
     learning_rate: float = 3e-3,
     energy_weight: float = 3.0,
+    stress_weight: float = 1.0,
+    optimiser: optax.GradientTransformation | None = None,
     weight_decay: float = 1e-6,
     progress: bool = False,
     label: str = "fit",
 ) -> FitResult:
-    """Fits energies and forces by Adam with a warm-up and a cosine decay.
+    """Fits energies, forces and stress by Adam with a warm-up and a cosine decay.
 
-    The loss is mean |F - F_ref|^2 / (3 rms(F_ref)^2) + energy_weight mean (E - E_ref)^2 / (n
-    std(E_ref / n))^2 over frames. Every update sees frames of all sizes. Parameters are kept
-    where they make sense by `potential.project`.
+    The loss is the mean over frames of their weights times
 
-    **Arguments:** `data` from `prepare`. Everyday arguments end with `learning_rate`.
+        mean |F - F_ref|^2 / (3 rms(F_ref)^2) + energy_weight (E - E_ref)^2 / (n std(E_ref / n))^2
+        + stress_weight mean |s - s_ref|^2 / rms(s_ref)^2   where stress is known
+
+    Every update sees frames of all sizes. Parameters are kept where they make sense by
+    `potential.project`.
+
+    **Arguments:** `data` from `prepare`. Everyday arguments end with `learning_rate`. `optimiser`
+    of optax, in whose place `learning_rate` and `weight_decay` say nothing; one that searches
+    along a line, as `optax.lbfgs()`, wants all frames in one update: a large `batch_size`. For
+    few parameters `least_squares` is better.
     **Raises:** `RunError` when the loss is not finite. **Source:** Ercolessi and Adams,
     Europhys. Lett. 26, 583 (1994).
 
@@ -96,29 +124,22 @@ def force_matching(
     updates_per_epoch = max(1, round(sum(counts) / batch_size))
     shares = [max(1, round(count / updates_per_epoch)) for count in counts]
     weights = [c / (s * sum(counts)) for c, s in zip(counts, shares, strict=True)]
-    scales = tuple(jnp.asarray(scale) for scale in _label_scales(data))
+    terms = terms_of(data, energy_weight, stress_weight)
     num_epochs = max(1, round(num_steps / updates_per_epoch))
-    schedule = optax.warmup_cosine_decay_schedule(
-        0.0,
-        learning_rate,
-        min(100, num_epochs * updates_per_epoch // 4),
-        num_epochs * updates_per_epoch,
-        1e-3 * learning_rate,
-    )
-    optimiser = optax.chain(
-        optax.clip_by_global_norm(10.0), optax.adamw(schedule, weight_decay=weight_decay)
-    )
+    if optimiser is None:
+        optimiser = _adam(learning_rate, weight_decay, num_epochs * updates_per_epoch)
+    searching = optax.with_extra_args_support(optimiser)
 
-    def loss_fn(params, data, scales, rows):
+    def loss_fn(params, picked, terms):
         total = 0.0
-        for part, row, weight in zip(data, rows, weights, strict=True):
-            picked = jax.tree.map(lambda leaf, row=row: leaf[row], part)
-            total += weight * jnp.sum(_loss(potential, params, picked, scales, energy_weight))
+        for part, weight in zip(picked, weights, strict=True):
+            each = jax.vmap(lambda frame: residuals(potential, params, frame, terms))(part)
+            total += weight * jnp.sum(each**2)
         return total
 
     # the data are arguments: closed over, they would be compiled into the program
     @jax.jit
-    def epoch(params, state, data, scales, key):
+    def epoch(params, state, data, terms, key):
         rows = tuple(
             _rows(jax.random.fold_in(key, i), count, share, updates_per_epoch)
             for i, (count, share) in enumerate(zip(counts, shares, strict=True))
@@ -126,8 +147,19 @@ def force_matching(
 
         def update(carry, rows):
             params, state = carry
-            loss, gradient = jax.value_and_grad(loss_fn)(params, data, scales, rows)
-            change, state = optimiser.update(gradient, state, params)
+            picked = [
+                jax.tree.map(lambda leaf, row=row: leaf[row], part)
+                for part, row in zip(data, rows, strict=True)
+            ]
+            loss, gradient = jax.value_and_grad(loss_fn)(params, picked, terms)
+            change, state = searching.update(
+                gradient,
+                state,
+                params,
+                value=loss,
+                grad=gradient,
+                value_fn=lambda params: loss_fn(params, picked, terms),
+            )
             return (potential.project(optax.apply_updates(params, change)), state), loss
 
         (params, state), losses = lax.scan(update, (params, state), rows)
@@ -138,7 +170,7 @@ def force_matching(
     with tqdm(range(num_epochs), desc=label, unit="epoch", disable=not progress) as bar:
         for number in bar:
             key_of_epoch = jax.random.fold_in(key, number)
-            params, state, loss = epoch(params, state, list(data), scales, key_of_epoch)
+            params, state, loss = epoch(params, state, list(data), terms, key_of_epoch)
             history.append(loss)
             if number % 20 == 0 or number == num_epochs - 1:
                 bar.set_postfix(loss=f"{float(loss):.4f}")
@@ -176,22 +208,65 @@ def predict(potential: Potential, params: Params, data: Sequence[Batch]) -> Pred
     return Prediction(energy, forces)
 
 
-def _loss(potential, params, part: Labelled, scales, energy_weight) -> Float[Array, " b"]:
-    """Loss of each frame."""
-    energy, forces = jax.vmap(potential.predict, in_axes=(None, 0))(params, part.features)
-    num = jnp.sum(part.mask, axis=1)
-    force_scale, energy_scale = scales
-    difference = jnp.where(part.mask[..., None], forces - part.forces, 0)
-    force = jnp.sum(difference**2, axis=(1, 2)) / (3 * num * force_scale**2)
-    return force + energy_weight * ((energy - part.energy) / (num * energy_scale)) ** 2
+class Terms(NamedTuple):
+    """What the residuals of a frame are multiplied by, of one energy, force and stress each."""
+
+    energy: Float[Array, ""]
+    forces: Float[Array, ""]
+    stress: Float[Array, ""] | None
+    """None where no frame's is known"""
 
 
-def _label_scales(data: Sequence[Labelled]) -> tuple[float, float]:
-    """Root mean square force component, and standard deviation of the energy per atom."""
+def terms_of(data: Sequence[Labelled], energy_weight: float, stress_weight: float) -> Terms:
+    """Weights of the terms of `force_matching`'s loss over the sizes of labels.
+
+    ```python
+    terms = terms_of(data, energy_weight=3.0, stress_weight=1.0)
+    ```
+    """
     forces = np.concatenate([np.asarray(p.forces)[np.asarray(p.mask)] for p in data])
     per_atom = np.concatenate([np.asarray(p.energy) / np.asarray(p.mask).sum(1) for p in data])
-    force, energy = float(np.sqrt(np.mean(forces**2))), float(np.std(per_atom))
-    return force if force > 0 else 1.0, energy if energy > 1e-6 else 1.0
+    tension = np.concatenate([np.asarray(p.stress) for p in data])
+    known = tension[np.isfinite(tension).all(axis=(1, 2))]
+    rms = lambda x: float(np.sqrt(np.mean(x**2)))
+    force, energy = rms(forces), float(np.std(per_atom))
+    worth = lambda weight, size, least: jnp.asarray(weight**0.5 / (size if size > least else 1.0))
+    return Terms(
+        energy=worth(energy_weight, energy, 1e-6),
+        forces=worth(1.0, force, 0.0),
+        stress=worth(stress_weight, rms(known), 0.0) if len(known) and stress_weight else None,
+    )
+
+
+def residuals(
+    potential: Potential, params: Params, frame: Labelled, terms: Terms
+) -> Float[Array, " k"]:
+    """Of one frame, such that the sum of their squares is its loss in `force_matching`.
+
+    ```python
+    loss = jnp.sum(residuals(potential, params, frame, terms) ** 2)
+    ```
+    """
+    found = potential.predict(params, frame.features)
+    num, share = jnp.sum(frame.mask), jnp.sqrt(frame.weight)
+    force = jnp.where(frame.mask[:, None], found.forces - frame.forces, 0)
+    parts = [
+        (share * terms.energy / num * (found.energy - frame.energy))[None],
+        (share * terms.forces / jnp.sqrt(3 * num) * force).reshape(-1),
+    ]
+    if terms.stress is not None:
+        known = jnp.isfinite(frame.stress)
+        stress = jnp.where(known, found.stress - jnp.where(known, frame.stress, 0), 0)
+        parts.append((share * terms.stress / 3 * stress).reshape(-1))
+    return jnp.concatenate(parts)
+
+
+def _adam(learning_rate: float, weight_decay: float, num_updates: int):
+    schedule = optax.warmup_cosine_decay_schedule(
+        0.0, learning_rate, min(100, num_updates // 4), num_updates, 1e-3 * learning_rate
+    )
+    adam = optax.adamw(schedule, weight_decay=weight_decay)
+    return optax.chain(optax.clip_by_global_norm(10.0), adam)
 
 
 def _rows(key: Array, count: int, share: int, num_updates: int) -> Array:

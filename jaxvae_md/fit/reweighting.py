@@ -17,6 +17,7 @@ from tqdm import tqdm
 from jaxvae_md import errors, units
 from jaxvae_md._typing import Array, Params
 from jaxvae_md.errors import OptionError, RunError
+from jaxvae_md.fit.relative import relative
 from jaxvae_md.fit.result import FitResult, all_finite
 from jaxvae_md.neighbors import NeighborFns, NeighborList, neighbor_list
 from jaxvae_md.potentials.potential import Potential
@@ -166,8 +167,7 @@ def reweighting(
     neighbors)` returns for a frame, a pytree; `cutoff` (angstrom) of the list that it gets, the
     potential's where none is given; `simulator` of constant temperature, and that `temperature`
     in K; `num_steps` recorded every `record_every`, after `equilibration`; `num_updates` of the
-    parameters by Adam with `learning_rate`, relative to each parameter's size, or by `optimiser`,
-    absolute.
+    parameters by Adam with `learning_rate`, `relative` to each parameter's size, or by `optimiser`.
     **Returns:** the parameters of the last update; `history` is the loss before each.
     **Raises:** `RunError` where a simulation fails or the loss is not finite; `OptionError`.
     **Source:** Thaler and Zavadlav, Nat. Commun. 12, 6884 (2021).
@@ -187,12 +187,8 @@ def reweighting(
             remedy="record at least one frame",
         )
     potential = simulator.potential
-    # one step length for parameters of any size
-    scale = jax.tree.map(lambda p: jnp.where(p == 0, 1.0, jnp.abs(p)), params)
     if optimiser is None:
-        optimiser = optax.adam(learning_rate)
-    else:
-        scale = jax.tree.map(jnp.ones_like, scale)
+        optimiser = relative(optax.adam(learning_rate))
 
     @jax.jit
     def value_and_grad(params, ensemble):
@@ -204,9 +200,7 @@ def reweighting(
 
     @jax.jit
     def update(params, gradient, moments):
-        gradient = jax.tree.map(jnp.multiply, gradient, scale)
         change, moments = optimiser.update(gradient, moments, params)
-        change = jax.tree.map(jnp.multiply, change, scale)
         return potential.project(optax.apply_updates(params, change)), moments
 
     options = {"temperature": temperature, "record_every": record_every, "cutoff": cutoff}

@@ -15,12 +15,13 @@ from jaxvae_md.fit.result import FitResult, all_finite
 
 
 def through_trajectory(
-    loss_fn: Callable[[Params, Array], tuple[Float[Array, ""], Int[Array, ""]]],
+    loss_fn: Callable[[Params, Array], tuple[Float[Array, ""], Int[Array, "*b"]]],
     params: Params,
     *,
     key: Array,
     num_updates: int = 10,
     learning_rate: float = 1e-3,
+    optimiser: optax.GradientTransformation | None = None,
     project: Callable[[Params], Params] = lambda params: params,
     progress: bool = False,
     label: str = "refine",
@@ -33,18 +34,23 @@ def through_trajectory(
     update: the loss is one function, and its decrease is not noise. An update with an error bit,
     or whose loss or gradient is not finite, ends the fit.
 
+    **Arguments:** `optimiser` in the place of Adam with `learning_rate`, say
+    `relative(optax.adam(2e-3))` where parameters are of very different size; `project` keeps them
+    where they make sense.
+
     ```python
     result = through_trajectory(loss_fn, params, key=jax.random.key(0), num_updates=10)
     ```
     """
     value_and_grad = jax.jit(jax.value_and_grad(loss_fn, has_aux=True))
-    optimiser = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(learning_rate))
+    if optimiser is None:
+        optimiser = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(learning_rate))
     state = optimiser.init(params)
     best, history = params, []
     with tqdm(range(num_updates + 1), desc=label, unit="update", disable=not progress) as bar:
         for _ in bar:
             (loss, error), gradient = value_and_grad(params, key)
-            if int(error) or not all_finite((loss, gradient)):
+            if np.any(error) or not all_finite((loss, gradient)):
                 break
             if not history or loss < min(history):
                 best = params

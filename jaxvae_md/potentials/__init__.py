@@ -6,9 +6,11 @@ from jaxvae_md.potentials.chebyshev_nn import chebyshev_nn as chebyshev_nn
 from jaxvae_md.potentials.compose import compose as compose
 from jaxvae_md.potentials.lennard_jones import lennard_jones as lennard_jones
 from jaxvae_md.potentials.lennard_jones import pair_energy as pair_energy
+from jaxvae_md.potentials.potential import Evaluation as Evaluation
 from jaxvae_md.potentials.potential import Potential as Potential
 from jaxvae_md.potentials.potential import Radial as Radial
 from jaxvae_md.potentials.potential import energy_and_forces as energy_and_forces
+from jaxvae_md.potentials.potential import energy_forces_stress as energy_forces_stress
 from jaxvae_md.potentials.potential import potential as potential
 from jaxvae_md.potentials.potential import stress as stress
 from jaxvae_md.potentials.stillinger_weber import stillinger_weber as stillinger_weber

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,8 +13,9 @@ from jaxtyping import Bool, Float, Int
 from jaxvae_md._typing import Array
 from jaxvae_md.descriptors.chebyshev import Chebyshev
 from jaxvae_md.descriptors.standardize import Standardizer
+from jaxvae_md.neighbors import displacements
 from jaxvae_md.perceptron import Perceptron
-from jaxvae_md.potentials.potential import Potential, potential
+from jaxvae_md.potentials.potential import Evaluation, Potential, potential
 
 
 class Features(NamedTuple):
@@ -23,6 +24,10 @@ class Features(NamedTuple):
     descriptor: Float[Array, "n f"]
     derivative: Float[Array, "n f k 3"]
     """by the displacement vectors of the neighbors, 1/angstrom"""
+    displacement: Float[Array, "n k 3"]
+    """to the neighbors, angstrom"""
+    volume: Float[Array, ""]
+    """of the cell, angstrom^3"""
     neighbor: Int[Array, "n k"]
     species: Int[Array, " n"]
     mask: Bool[Array, " n"]
@@ -77,18 +82,22 @@ def chebyshev_nn(
         return Features(
             descriptor=standardizer.apply(x).astype(jnp.float32),
             derivative=(derivative / scale).astype(jnp.float32),
+            displacement=displacements(structure, neighbors).astype(jnp.float32),
+            volume=jnp.abs(jnp.linalg.det(structure.cell)).astype(jnp.float32),
             neighbor=jnp.asarray(neighbors.index),
             species=jnp.asarray(structure.species),
             mask=jnp.asarray(structure.mask),
         )
 
-    def predict(params, features: Features) -> Any:
+    def predict(params, features: Features) -> Evaluation:
         value, slope = jax.value_and_grad(total, argnums=1)(
             params, features.descriptor, features.species, features.mask
         )
         # dE / dr_ij acts on i with its own sign and on j with the opposite one
         pair = jnp.einsum("nf,nfkc->nkc", slope, features.derivative)
         forces = jnp.sum(pair, axis=1)
-        return value, forces.at[features.neighbor].add(-pair)
+        virial = jnp.einsum("nkc,nkd->cd", pair, features.displacement)
+        stress = 0.5 * (virial + virial.T) / features.volume
+        return Evaluation(value, forces.at[features.neighbor].add(-pair), stress)
 
     return potential(species, descriptor.cutoff, init, energy, prepare, predict)

@@ -39,8 +39,7 @@ def compose(**terms: Potential) -> Potential:
 
     def predict(params, features):
         parts = [term.predict(params[name], features[name]) for name, term in terms.items()]
-        energies, forces = [e for e, _ in parts], [f for _, f in parts]
-        return sum(energies[1:], energies[0]), sum(forces[1:], forces[0])
+        return jax.tree.map(lambda first, *others: sum(others, first), *parts)
 
     def project(params):
         return {name: term.project(params[name]) for name, term in terms.items()}

@@ -26,6 +26,17 @@ class Radial(NamedTuple):
     """energy (eV) that composition and volume alone decide"""
 
 
+class Evaluation(NamedTuple):
+    """What a potential says of a structure."""
+
+    energy: Float[Array, ""]
+    """eV"""
+    forces: Float[Array, "n 3"]
+    """eV / angstrom; zero on padding atoms"""
+    stress: Float[Array, "3 3"]
+    """eV / angstrom^3; tension is positive, as in ASE; not a number without a volume"""
+
+
 class Potential(NamedTuple):
     """An interatomic potential. Make your own by `potential`, which fills in what is derived."""
 
@@ -38,8 +49,8 @@ class Potential(NamedTuple):
     """energy of the cell in eV; forces and stress by grad"""
     prepare: Callable[[Structure, NeighborList], Any]
     """the work that no parameter enters, done once for each frame of a fit"""
-    predict: Callable[[Params, Any], tuple[Float[Array, ""], Float[Array, "n 3"]]]
-    """parameters and what `prepare` returned -> energy (eV), forces (eV / angstrom)"""
+    predict: Callable[[Params, Any], Evaluation]
+    """parameters and what `prepare` returned -> energy, forces and stress"""
     project: Callable[[Params], Params]
     """the nearest parameters that make sense (sigma > 0, say); applied after every update"""
     radial: Radial | None = None
@@ -68,7 +79,7 @@ def potential(
     """
 
     def by_gradient(params, features):
-        return energy_and_forces(energy, params, *features)
+        return energy_forces_stress(energy, params, *features)
 
     return Potential(
         species=species,
@@ -105,16 +116,39 @@ def stress(
     pressure = -jnp.trace(stress(potential.energy, params, structure, neighbors)) / 3
     ```
     """
+    of_strain = lambda strain: energy(params, _strained(structure, strain), neighbors)
+    return jax.grad(of_strain)(jnp.zeros_like(structure.cell)) / _volume(structure)
 
-    def of_strain(strain):
-        deformation = jnp.eye(3, dtype=strain.dtype) + 0.5 * (strain + strain.T)
-        strained = structure._replace(
-            position=structure.position @ deformation, cell=structure.cell @ deformation
-        )
-        return energy(params, strained, neighbors)
 
-    zero = jnp.zeros_like(structure.cell)
-    return jax.grad(of_strain)(zero) / jnp.abs(jnp.linalg.det(structure.cell))
+def energy_forces_stress(
+    energy: Callable, params: Params, structure: Structure, neighbors: NeighborList
+) -> Evaluation:
+    """Energy, forces and stress by one gradient.
+
+    ```python
+    e, f, s = energy_forces_stress(potential.energy, params, structure, neighbors)
+    ```
+    """
+
+    def of_both(position, strain):
+        moved = structure._replace(position=position)
+        return energy(params, _strained(moved, strain), neighbors)
+
+    value, (slope, virial) = jax.value_and_grad(of_both, argnums=(0, 1))(
+        jnp.asarray(structure.position), jnp.zeros_like(structure.cell)
+    )
+    return Evaluation(value, -slope, virial / _volume(structure))
+
+
+def _strained(structure: Structure, strain: Float[Array, "3 3"]) -> Structure:
+    deformation = jnp.eye(3, dtype=strain.dtype) + 0.5 * (strain + strain.T)
+    return structure._replace(
+        position=structure.position @ deformation, cell=structure.cell @ deformation
+    )
+
+
+def _volume(structure: Structure) -> Float[Array, ""]:
+    return jnp.abs(jnp.linalg.det(structure.cell))
 
 
 def sum_over_atoms(energy: Float[Array, " n"], structure: Structure) -> Float[Array, ""]:

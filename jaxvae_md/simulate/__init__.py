@@ -17,6 +17,7 @@ from jaxvae_md.simulate.loop import run as run
 from jaxvae_md.simulate.quench import quench as quench
 from jaxvae_md.simulate.relax import Relaxed as Relaxed
 from jaxvae_md.simulate.relax import relax as relax
+from jaxvae_md.simulate.rollout import Adjoint as Adjoint
 from jaxvae_md.simulate.rollout import rollout as rollout
 from jaxvae_md.simulate.sensitivity import HorizonWarning as HorizonWarning
 from jaxvae_md.simulate.sensitivity import Sensitivity as Sensitivity

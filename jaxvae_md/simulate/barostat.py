@@ -33,6 +33,10 @@ class Dynamics(NamedTuple):
     """amu"""
     rng: Array
 
+    def set(self, **fields: Array) -> Dynamics:
+        """With other fields, as the states of jax_md have it."""
+        return self._replace(**fields)
+
 
 def npt_langevin(
     potential: Potential,

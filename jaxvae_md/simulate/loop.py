@@ -15,14 +15,13 @@ from tqdm import tqdm
 
 from jaxvae_md import errors
 from jaxvae_md._typing import Array, Params
-from jaxvae_md.cell_grid import plan
 from jaxvae_md.errors import GeometryError, InputError, OptionError, SpeciesError
-from jaxvae_md.neighbors import NeighborList, host_pairs, image_grid
+from jaxvae_md.neighbors import NeighborList, allocate_systems, host_pairs
 from jaxvae_md.potentials.evaluate import Neighbors
 from jaxvae_md.simulate.advance import advance
 from jaxvae_md.simulate.engine import Simulator, State, Trajectory
 from jaxvae_md.simulate.rollout import record_of
-from jaxvae_md.structure import Structure, perpendicular_widths, unstack
+from jaxvae_md.structure import Structure, unstack
 
 _MAX_RETRIES = 8
 
@@ -250,21 +249,8 @@ def _allocate(
         if pairs is not None:
             return pairs
     fns = simulator.neighbor_fns
-    systems = unstack(on_host)
-    lists = [fns.allocate(system, extra=extra, capacity=capacity) for system in systems]
-    if len(systems) > 1:
-        capacity = max(one.index.shape[1] for one in lists)
-        lists = [fns.allocate(system, capacity=capacity) for system in systems]
-    widths = np.array([np.asarray(perpendicular_widths(system.cell)) for system in systems])
-    reach = np.where(
-        on_host.pbc.reshape(-1, 3), np.ceil((fns.cutoff + fns.skin) / (thinnest * widths)), 0
-    )
-    images = image_grid(reach.max(axis=0).astype(int))
-    grid = plan(on_host, fns.cutoff + fns.skin, room, thinnest) if lists[0].grid else None
-    lists = [one._replace(images=images, grid=grid) for one in lists]
-    if on_host.position.ndim == 2:
-        return jax.tree.map(jnp.asarray, lists[0])
-    return jax.tree.map(lambda *leaves: jnp.asarray(np.stack(leaves)), *lists)
+    room = {"extra": extra, "grid_room": room, "capacity": capacity, "thinnest": thinnest}
+    return jax.tree.map(jnp.asarray, allocate_systems(fns, on_host, **room))
 
 
 def _no_frames(state: State) -> Trajectory:

@@ -91,7 +91,8 @@ def horizon(simulator: Simulator, params: Params, state: State, num_steps: int =
     brought back every few steps, and its growth averaged over the second half of `num_steps`
     (Benettin's method). The horizon is where a tangent has grown e^10 times: the gradient is then
     right, but of a single trajectory, and as many times larger than that of an average. An
-    estimate, good to some tens of per cent. On the host; for one system.
+    estimate, good to some tens of per cent. On the host; for one system. **Raises:** `RunError`
+    where a neighbor list ran out of capacity: `begin` with more `extra`.
 
     **Source:** Benettin, Galgani, Giorgilli and Strelcyn, Meccanica 15, 9 (1980); Metz, Freeman,
     Schoenholz and Kachman, arXiv:2111.05803 (2021).
@@ -100,8 +101,9 @@ def horizon(simulator: Simulator, params: Params, state: State, num_steps: int =
     horizon(simulator, params, state)  # some 700 steps of 0.005 tau in a Lennard-Jones liquid
     ```
     """
-    growth = np.asarray(_growth(simulator, num_steps // _STRETCH, params, state), float)
-    late = growth[len(growth) // 2 :]
+    growth, overflow = _growth(simulator, num_steps // _STRETCH, params, state)
+    errors.check(jnp.where(overflow, errors.NEIGHBOR_OVERFLOW, 0), "the horizon's simulation")
+    late = np.asarray(growth, float)[len(growth) // 2 :]
     total = late.sum()
     # a crystal's atoms swing: what is seen must be more than that
     if not total > 1.0:
@@ -129,7 +131,7 @@ def warn_past_horizon(simulator: Simulator, params: Params, state: State, num_st
 
 @partial(jax.jit, static_argnums=(0, 1))
 def _growth(simulator: Simulator, num_stretches: int, params: Params, state: State):
-    """Logarithm of the growth of a small difference in each stretch."""
+    """Logarithm of the growth of a small difference in each stretch; whether a list overflowed."""
     dtype = state.structure.position.dtype
     small = 1e-6 if dtype == jnp.float64 else 1e-3
 
@@ -152,7 +154,8 @@ def _growth(simulator: Simulator, num_stretches: int, params: Params, state: Sta
         growth = 0.5 * jnp.log(_mean_square(position, momentum, state)) - jnp.log(small)
         return (state, State(*at_distance(state, position, momentum), near.neighbors)), growth
 
-    return lax.scan(stretch, (state, near), length=num_stretches)[1]
+    (state, near), growth = lax.scan(stretch, (state, near), length=num_stretches)
+    return growth, state.neighbors.overflow | near.neighbors.overflow
 
 
 def _mean_square(position, momentum, state):

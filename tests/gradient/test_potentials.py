@@ -139,12 +139,14 @@ def test_force_loss_of_the_network_by_its_parameters(network):
     features = features._replace(
         descriptor=np.asarray(features.descriptor, np.float64),
         derivative=np.asarray(features.derivative, np.float64),
+        displacement=np.asarray(features.displacement, np.float64),
+        volume=np.asarray(features.volume, np.float64),
     )
     target = np.random.default_rng(3).normal(size=(9, 3))
 
     def loss(params):
-        energy, forces = potential.predict(params, features)
-        return jnp.mean((forces - target) ** 2) + 0.01 * energy**2
+        energy, forces, stress = potential.predict(params, features)
+        return jnp.mean((forces - target) ** 2) + 0.01 * energy**2 + jnp.sum(stress**2)
 
     # the last bias moves the energy only, so the loss holds both
     assert_gradient(loss, params, max_directions=4)

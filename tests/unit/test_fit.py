@@ -3,14 +3,15 @@ from functools import cache
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from jaxvae_md import fit
 from jaxvae_md.batching import batches
 from jaxvae_md.descriptors import Standardizer, chebyshev
-from jaxvae_md.errors import RunError
+from jaxvae_md.errors import InputError, RunError
 from jaxvae_md.neighbors import neighbor_list
-from jaxvae_md.potentials import chebyshev_nn, compose, energy_and_forces, lennard_jones
+from jaxvae_md.potentials import chebyshev_nn, compose, energy_and_forces, lennard_jones, stress
 from jaxvae_md.simulate import nve, rollout
 from tests import systems
 from tests.argon import ARGON, CUTOFF, EPSILON, PARAMS, SIGMA, crystal
@@ -101,6 +102,80 @@ def test_the_loss_does_not_depend_on_how_many_frames_an_update_sees():
     assert_close(losses, np.full(2, reference_loss(BEGIN, 0.5).mean()), 1e-9)
 
 
+@cache
+def tensions():
+    """Stress of every frame with the true parameters."""
+    allocate = neighbor_list(CUTOFF).allocate
+    one = jax.jit(lambda *frame: stress(ARGON.energy, PARAMS, *frame))
+    return np.array([np.asarray(one(s, allocate(s))) for s in frames()])
+
+
+def once(data, **options):
+    """The loss of all frames at the start."""
+    options = {
+        "key": KEY,
+        "num_steps": 1,
+        "batch_size": len(TIMES),
+        "learning_rate": 1e-12,
+    } | options
+    return fit.force_matching(ARGON, BEGIN, data, **options).history[0]
+
+
+def test_the_loss_counts_stress_where_it_is_known():
+    known = tensions().copy()
+    known[1] = np.nan
+    parts = batches(frames(), CUTOFF)
+    labelled = fit.prepare(ARGON, parts, *labels(ARGON, PARAMS), known)
+    allocate = neighbor_list(CUTOFF).allocate
+    mine = [stress(ARGON.energy, BEGIN, s, allocate(s)) for s in frames()]
+    off = [np.mean((a - b) ** 2) for a, b in zip(mine, tensions(), strict=True)]
+    off[1] = 0.0
+    size = np.nanmean(known**2)
+    expected = reference_loss(BEGIN).mean() + 0.7 * np.mean(off) / size
+    assert_close(once(labelled, stress_weight=0.7), expected, 1e-9)
+    assert_close(once(labelled, stress_weight=0.0), reference_loss(BEGIN).mean(), 1e-9)
+
+
+def test_the_loss_of_a_frame_counts_by_its_weight():
+    weight = np.array([0.0, 2.0, 0.5, 3.0, 1.0])
+    labelled = fit.prepare(ARGON, batches(frames(), CUTOFF), *labels(ARGON, PARAMS), None, weight)
+    assert_close(once(labelled), np.mean(weight * reference_loss(BEGIN)), 1e-9)
+
+
+def test_any_optimiser_fits_one_with_a_line_search_too():
+    labelled = fit.prepare(
+        ARGON, batches(frames(), CUTOFF), *labels(ARGON, PARAMS), tensions(), np.full(5, 2.0)
+    )
+    options = {"key": KEY, "num_steps": 40, "batch_size": len(TIMES)}
+    searching = fit.force_matching(
+        ARGON, BEGIN, labelled, optimiser=fit.relative(optax.lbfgs()), **options
+    )
+    assert_close(searching.params["sigma"], [[SIGMA]], 1e-6)
+    assert_close(searching.params["epsilon"], [[EPSILON]], 1e-6)
+    falling = fit.force_matching(
+        ARGON, BEGIN, labelled, optimiser=fit.relative(optax.adam(0.01)), **options
+    )
+    assert falling.history[-1] < 0.5 * falling.history[0]
+
+
+def test_labels_that_are_not_as_many_as_the_frames_are_refused():
+    energy, forces = labels(ARGON, PARAMS)
+    parts = batches(frames(), CUTOFF)
+    with pytest.raises(InputError, match="4 energies for 5 frames"):
+        fit.prepare(ARGON, parts, energy[:4], forces)
+    with pytest.raises(InputError, match="2 stresses"):
+        fit.prepare(ARGON, parts, energy, forces, tensions()[:2])
+
+
+def test_steps_of_a_relative_optimiser_are_in_units_of_the_parameters():
+    params = {"a": jnp.array([100.0, -2.0]), "b": jnp.array(0.0)}
+    gradient = {"a": jnp.array([1.0, 1.0]), "b": jnp.array(2.0)}
+    optimiser = fit.relative(optax.chain(optax.sgd(0.1), optax.add_decayed_weights(-0.01)))
+    change, _ = optimiser.update(gradient, optimiser.init(params), params)
+    assert_close(change["a"], np.array([-0.1 * 100**2 - 1.0, -0.1 * 2**2 + 0.02]), 1e-12)
+    assert_close(change["b"], -0.2, 1e-12)
+
+
 def test_the_loss_vanishes_at_the_truth():
     result = fit.force_matching(ARGON, PARAMS, data(), key=KEY, num_steps=1, learning_rate=1e-12)
     assert result.history[0] < 1e-20
@@ -164,7 +239,7 @@ def test_the_prepared_prediction_is_the_direct_one():
     energy, forces = labels(potential, params)
     parts = batches(frames(), potential.cutoff)
     for part, batch in zip(data(potential=potential), parts, strict=True):
-        e, f = jax.vmap(potential.predict, in_axes=(None, 0))(params, part.features)
+        e, f, _ = jax.vmap(potential.predict, in_axes=(None, 0))(params, part.features)
         assert_close(e, energy[batch.frame], 1e-5)
         for row, frame in enumerate(batch.frame):
             assert_close(f[row][np.asarray(part.mask[row])], forces[frame], 1e-5)

@@ -154,7 +154,7 @@ def test_predict_on_what_prepare_keeps_equals_the_energy_gradient(name):
     built, params, compute = model(name)
     structure = pad(systems.triclinic(), 6)
     neighbors = neighbor_list(built.cutoff + 0.5).allocate(structure, extra=1.3)
-    energy, forces = jax.jit(lambda s, n: built.predict(params, built.prepare(s, n)))(
+    energy, forces, tension = jax.jit(lambda s, n: built.predict(params, built.prepare(s, n)))(
         structure, neighbors
     )
     exact = compute(systems.triclinic())
@@ -162,6 +162,7 @@ def test_predict_on_what_prepare_keeps_equals_the_energy_gradient(name):
     assert_close(energy, exact["energy"], 1e-6)
     assert_close(forces[:4], exact["forces"], 1e-5)
     assert (np.asarray(forces)[4:] == 0).all()
+    assert_close(tension, exact["stress"], 1e-5)
 
 
 @pytest.mark.parametrize("name", ["lennard_jones", "stillinger_weber", "chebyshev_nn"])
@@ -225,10 +226,10 @@ def test_compose_predicts_the_sum_of_what_its_terms_predict():
         parts = [t.predict(params[name], features[name]) for name, t in terms.items()]
         return built.predict(params, features), parts
 
-    (energy, forces), parts = both(jax.random.key(0))
-    assert all(np.abs(f).max() > 0 for _, f in parts)
-    assert_close(energy, sum(e for e, _ in parts), 1e-13)
-    assert_close(forces, sum(f for _, f in parts), 1e-13)
+    whole, parts = both(jax.random.key(0))
+    assert all(np.abs(part.forces).max() > 0 for part in parts)
+    for mine, *theirs in zip(whole, *parts, strict=True):
+        assert_close(mine, sum(theirs), 1e-13)
 
 
 def test_compose_projects_every_term():
@@ -292,7 +293,8 @@ def test_potential_from_an_energy_alone_predicts_by_its_gradient():
     structure = systems.triclinic()
     neighbors = neighbor_list(own.cutoff).allocate(structure)
     features = own.prepare(structure, neighbors)
-    energy, forces = jax.jit(own.predict)(own.init(None), features)
+    energy, forces, tension = jax.jit(own.predict)(own.init(None), features)
     assert_close(energy, evaluate("lennard_jones", "energy")(structure), 1e-13)
     assert_close(forces, evaluate("lennard_jones", "forces")(structure), 1e-12)
+    assert_close(tension, evaluate("lennard_jones", "stress")(structure), 1e-12)
     assert own.project({"k": 1}) == {"k": 1}

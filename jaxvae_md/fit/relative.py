@@ -1,0 +1,53 @@
+"""Optimisers whose steps are relative to the size of each parameter."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from jaxvae_md._typing import Params
+
+
+class RelativeState(NamedTuple):
+    """Of `relative`: the sizes, and what the optimiser within it keeps."""
+
+    size: Params
+    inner: Any
+
+
+def relative(optimiser: optax.GradientTransformation) -> optax.GradientTransformationExtraArgs:
+    """The optimiser in units of the parameters' absolute values at the start, 1 where one is 0.
+
+    One learning rate then suits sigma in angstrom and epsilon in eV.
+
+    ```python
+    optimiser = relative(optax.adam(2e-3))
+    ```
+    """
+
+    inner_optimiser = optax.with_extra_args_support(optimiser)
+
+    def init(params):
+        size = jax.tree.map(lambda p: jnp.where(p == 0, 1.0, jnp.abs(p)), params)
+        return RelativeState(size, inner_optimiser.init(jax.tree.map(jnp.divide, params, size)))
+
+    def update(updates, state, params=None, **extra):
+        up, down = (partial(jax.tree.map, op, state.size) for op in (jnp.multiply, _divided))
+        if "grad" in extra:
+            extra["grad"] = up(extra["grad"])
+        if "value_fn" in extra:
+            value_fn = extra["value_fn"]
+            extra["value_fn"] = lambda params: value_fn(up(params))
+        params = None if params is None else down(params)
+        change, inner = inner_optimiser.update(up(updates), state.inner, params, **extra)
+        return up(change), RelativeState(state.size, inner)
+
+    return optax.GradientTransformationExtraArgs(init, update)
+
+
+def _divided(size, value):
+    return value / size
