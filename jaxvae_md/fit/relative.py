@@ -19,20 +19,24 @@ class RelativeState(NamedTuple):
     inner: Any
 
 
-def relative(optimiser: optax.GradientTransformation) -> optax.GradientTransformationExtraArgs:
+def relative(
+    optimiser: optax.GradientTransformation, unit: float = 1.0
+) -> optax.GradientTransformationExtraArgs:
     """The optimiser in units of the parameters' absolute values at the start, 1 where one is 0.
 
-    One learning rate then suits sigma in angstrom and epsilon in eV.
+    One learning rate then suits sigma in angstrom and epsilon in eV. **Arguments:** `unit`, a
+    share of these values: L-BFGS begins with a step of 1.
 
     ```python
     optimiser = relative(optax.adam(2e-3))
+    searching = relative(optax.lbfgs(), unit=0.02)
     ```
     """
 
     inner_optimiser = optax.with_extra_args_support(optimiser)
 
     def init(params):
-        size = jax.tree.map(lambda p: jnp.where(p == 0, 1.0, jnp.abs(p)), params)
+        size = jax.tree.map(lambda p: unit * jnp.where(p == 0, 1.0, jnp.abs(p)), params)
         return RelativeState(size, inner_optimiser.init(jax.tree.map(jnp.divide, params, size)))
 
     def update(updates, state, params=None, **extra):

@@ -35,8 +35,9 @@ def through_trajectory(
     or whose loss or gradient is not finite, ends the fit.
 
     **Arguments:** `optimiser` in the place of Adam with `learning_rate`, say
-    `relative(optax.adam(2e-3))` where parameters are of very different size; `project` keeps them
-    where they make sense.
+    `relative(optax.adam(2e-3))` where parameters are of very different size, or
+    `relative(optax.lbfgs(), unit=0.02)`, which needs few updates where the loss is smooth;
+    `project` keeps them where they make sense.
 
     ```python
     result = through_trajectory(loss_fn, params, key=jax.random.key(0), num_updates=10)
@@ -45,7 +46,21 @@ def through_trajectory(
     value_and_grad = jax.jit(jax.value_and_grad(loss_fn, has_aux=True))
     if optimiser is None:
         optimiser = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(learning_rate))
-    state = optimiser.init(params)
+    searching = optax.with_extra_args_support(optimiser)
+
+    @jax.jit
+    def update(params, state, loss, gradient):
+        change, state = searching.update(
+            gradient,
+            state,
+            params,
+            value=loss,
+            grad=gradient,
+            value_fn=lambda params: loss_fn(params, key)[0],
+        )
+        return project(optax.apply_updates(params, change)), state
+
+    state = searching.init(params)
     best, history = params, []
     with tqdm(range(num_updates + 1), desc=label, unit="update", disable=not progress) as bar:
         for _ in bar:
@@ -56,6 +71,5 @@ def through_trajectory(
                 best = params
             history.append(float(loss))
             bar.set_postfix(loss=f"{float(loss):.4f}")
-            change, state = optimiser.update(gradient, state, params)
-            params = project(optax.apply_updates(params, change))
+            params, state = update(params, state, loss, gradient)
     return FitResult(best, np.array(history))

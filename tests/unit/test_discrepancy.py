@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxvae_md.fit import energy_distance, maximum_mean_discrepancy
+from jaxvae_md.fit import energy_distance, fisher_discrepancy, maximum_mean_discrepancy
 from tests.asserts import assert_close, assert_gradient
 
 DISTANCES = pytest.mark.parametrize("distance", [maximum_mean_discrepancy, energy_distance])
@@ -33,6 +33,16 @@ def test_of_one_distribution_they_are_zero_on_average(distance):
     other = [float(distance(points(50, s), points(60, 100 + s, 0.5))) for s in range(40)]
     assert abs(np.mean(same)) < 3 * np.std(same) / 40**0.5
     assert np.mean(other) > 10 * abs(np.mean(same))
+
+
+def test_features_of_one_distribution_differ_by_what_their_noise_allows():
+    same = [float(fisher_discrepancy(points(50, s), points(400, 100 + s), 8)) for s in range(40)]
+    # 16 features, each with the variance of its mean; some are all but one
+    expected = 16 * (1 / 50 + 1 / 400)
+    assert 0.5 * expected < np.mean(same) < 1.2 * expected
+    other = float(fisher_discrepancy(points(50, 1, 1.0), points(400, 2), 8))
+    assert other > 2 * max(same)
+    assert_gradient(lambda x: fisher_discrepancy(x, points(60, 1), 8), points(6, 0, 0.5))
 
 
 @DISTANCES
