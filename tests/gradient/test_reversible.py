@@ -10,7 +10,7 @@ import pytest
 
 from jaxvae_md import errors
 from jaxvae_md.all_pairs import AllPairs
-from jaxvae_md.errors import OptionError
+from jaxvae_md.errors import OptionError, RunError
 from jaxvae_md.neighbors import NeighborList
 from jaxvae_md.pair_list import PairList
 from jaxvae_md.potentials import lennard_jones, stillinger_weber
@@ -18,6 +18,7 @@ from jaxvae_md.simulate import (
     HorizonWarning,
     begin,
     horizon,
+    npt_langevin,
     nve,
     nvt_langevin,
     rollout,
@@ -241,3 +242,12 @@ def test_a_liquid_has_a_horizon_and_a_cold_crystal_none():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         warn_past_horizon(simulator, PARAMS, cold, 5000)
+
+
+def test_the_horizon_of_every_ensemble_and_none_of_a_list_without_room():
+    simulator = npt_langevin(ARGON, 5.0, 300.0, friction=1e-5, compressibility=1e-4)
+    state = begin(simulator, PARAMS, crystal((3, 3, 3), rattle=0.4), KEY, 300.0, extra=1.5)
+    assert 50 < horizon(simulator, PARAMS, state, 200) < 5000
+    full = state._replace(neighbors=state.neighbors._replace(overflow=jnp.array(True)))
+    with pytest.raises(RunError, match="horizon's simulation"):
+        horizon(simulator, PARAMS, full, 200)
