@@ -51,8 +51,7 @@ def environment_matching(
     of `cutoff` (angstrom): a VAE's, or descriptors; `discrepancy_fn` of the codes of all frames,
     to be small where they are as the reference's; `state` from `begin`, of one system or several,
     with `extra` room in its lists; `num_steps` recorded every `record_every`; `adjoint` as in
-    `rollout`; `num_updates` by Adam with `learning_rate`, `relative` to each parameter's size, or
-    by `optimiser`.
+    `rollout`; `num_updates` by L-BFGS, which begins with a step of 2 %, or by `optimiser`.
     **Returns:** the best parameters met. **Raises:** `RunError` where the first simulation fails.
     Warns with a `HorizonWarning` where the steps are more than gradients survive.
 

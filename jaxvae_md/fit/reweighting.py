@@ -24,6 +24,9 @@ from jaxvae_md.potentials.potential import Potential
 from jaxvae_md.simulate import Simulator, State, begin, chunks
 from jaxvae_md.structure import Structure
 
+_LEAST_SHARE = 1e-3
+"""of an update that is taken however little its frames are worth"""
+
 
 class Ensemble(NamedTuple):
     """Frames of a canonical ensemble, and what they were sampled with; a pytree."""
@@ -149,8 +152,7 @@ def reweighting(
     equilibration: int = 2000,
     record_every: int = 50,
     cutoff: float | None = None,
-    num_updates: int = 50,
-    learning_rate: float = 5e-3,
+    num_updates: int = 30,
     optimiser: optax.GradientTransformation | None = None,
     min_effective: float = 0.9,
     progress: bool = False,
@@ -160,14 +162,16 @@ def reweighting(
 
     A trajectory is sampled; the averages of other parameters follow from its frames, weighted, and
     are differentiable by the parameters. When the weighted frames are worth less than
-    `min_effective` of their number, a new trajectory is sampled from where the last one ended.
-    Averages of thousands of steps can be fitted so: there is no horizon.
+    `min_effective` of their number, a new trajectory is sampled from where the last one ended; an
+    update is halved until they are worth half of that. Averages of thousands of steps can be fitted
+    so: there is no horizon. A loss in units of what each average fluctuates is the sharpest.
 
     **Arguments:** `loss_fn(averages)` of the averages of what `observe_fn(params, structure,
     neighbors)` returns for a frame, a pytree; `cutoff` (angstrom) of the list that it gets, the
     potential's where none is given; `simulator` of constant temperature, and that `temperature`
     in K; `num_steps` recorded every `record_every`, after `equilibration`; `num_updates` of the
-    parameters by Adam with `learning_rate`, `relative` to each parameter's size, or by `optimiser`.
+    parameters by L-BFGS, which begins anew with each trajectory and a step of half a per cent, or
+    by `optimiser`, which does not.
     **Returns:** the parameters of the last update; `history` is the loss before each.
     **Raises:** `RunError` where a simulation fails or the loss is not finite; `OptionError`.
     **Source:** Thaler and Zavadlav, Nat. Commun. 12, 6884 (2021).
@@ -187,21 +191,39 @@ def reweighting(
             remedy="record at least one frame",
         )
     potential = simulator.potential
+    by_default = optimiser is None
     if optimiser is None:
-        optimiser = relative(optax.adam(learning_rate))
+        optimiser = relative(optax.lbfgs(), unit=5e-3)
+    searching = optax.with_extra_args_support(optimiser)
+
+    def value(params, ensemble):
+        mean, worth = averages(potential, params, ensemble, observe_fn)
+        return loss_fn(mean), worth
+
+    value_and_grad = jax.jit(jax.value_and_grad(value, has_aux=True))
 
     @jax.jit
-    def value_and_grad(params, ensemble):
-        def loss(params):
-            mean, worth = averages(potential, params, ensemble, observe_fn)
-            return loss_fn(mean), worth
+    def update(params, loss, gradient, moments, ensemble):
+        change, moments = searching.update(
+            gradient,
+            moments,
+            params,
+            value=loss,
+            grad=gradient,
+            value_fn=lambda params: value(params, ensemble)[0],
+        )
+        least = 0.5 * min_effective * len(ensemble.energy)
 
-        return jax.value_and_grad(loss, has_aux=True)(params)
+        def updated(share):
+            scaled = jax.tree.map(lambda c: share * c, change)
+            return potential.project(optax.apply_updates(params, scaled))
 
-    @jax.jit
-    def update(params, gradient, moments):
-        change, moments = optimiser.update(gradient, moments, params)
-        return potential.project(optax.apply_updates(params, change)), moments
+        def too_far(share):
+            _, worth = weights(potential, updated(share), ensemble)
+            return ~(worth >= least) & (share > _LEAST_SHARE)
+
+        share = lax.while_loop(too_far, lambda share: 0.5 * share, jnp.ones(()))
+        return updated(share), moments
 
     options = {"temperature": temperature, "record_every": record_every, "cutoff": cutoff}
     state = begin(simulator, params, structure, key, temperature)
@@ -209,7 +231,7 @@ def reweighting(
         simulator, params, state, num_steps, equilibration=equilibration, **options
     )
     history, num_sampled = [], 1
-    moments = optimiser.init(params)
+    moments = searching.init(params)
     with tqdm(range(num_updates), desc=label, unit="update", disable=not progress) as bar:
         for _ in bar:
             (loss, worth), gradient = value_and_grad(params, ensemble)
@@ -218,6 +240,7 @@ def reweighting(
                     simulator, params, state, num_steps, equilibration=equilibration // 4, **options
                 )
                 num_sampled += 1
+                moments = searching.init(params) if by_default else moments
                 (loss, worth), gradient = value_and_grad(params, ensemble)
             if not all_finite((loss, gradient)):
                 raise RunError(
@@ -226,7 +249,7 @@ def reweighting(
                 )
             history.append(float(loss))
             bar.set_postfix(loss=f"{history[-1]:.3g}", trajectories=num_sampled)
-            params, moments = update(params, gradient, moments)
+            params, moments = update(params, loss, gradient, moments, ensemble)
     return FitResult(params, np.array(history))
 
 

@@ -33,6 +33,7 @@ def described(position, cell):
     return np.asarray(DESCRIPTOR(frame, neighbor_list(5.0).allocate(frame)))
 
 
+@pytest.mark.slow
 def test_parameters_are_found_by_the_environments_of_several_systems():
     state = begin(SIMULATOR, PARAMS, starts(), KEY, 120.0, extra=1.5)
     _, there = jax.jit(lambda: rollout(SIMULATOR, PARAMS, state, 60, 30))()

@@ -73,6 +73,7 @@ def curvature(loss, x, scale):
     return jax.hessian(scaled)(x / scale), jax.grad(scaled)(x / scale)
 
 
+@pytest.mark.slow
 def test_a_label_changes_the_held_out_error_as_predicted():
     potential, params, data, held_out, more, terms = setting("lennard_jones")
     flat, unravel = ravel_pytree(params)

@@ -71,18 +71,19 @@ def of_target(target):
     return lambda mean: (mean - target) ** 2
 
 
+@pytest.mark.slow
 def test_a_fit_samples_again_when_few_frames_are_left(monkeypatch):
     module, sampled = sys.modules["jaxvae_md.fit.reweighting"], []
     sample = module.sample
     counted = lambda *a, **o: sampled.append(a) or sample(*a, **o)
     monkeypatch.setattr(module, "sample", counted)
     options = {"key": KEY, "temperature": KELVIN, "num_steps": 400, "record_every": 20}
-    options |= {"equilibration": 100, "num_updates": 12, "learning_rate": 0.01}
+    options |= {"equilibration": 100, "num_updates": 6}
     target = float(np.mean([observe_frame(PARAMS, x) for x in ensemble().structure.position])) + 0.1
     result = fit.reweighting(of_target(target), observe, SIMULATOR, PARAMS, crystal(), **options)
-    assert result.history.shape == (12,)
+    assert result.history.shape == (6,)
     assert result.history[-1] < 0.5 * result.history[0]
-    assert 1 < len(sampled) < 12
+    assert 1 < len(sampled) < 7
     assert float(result.params["sigma"][0, 0]) != float(PARAMS["sigma"][0, 0])
 
 
