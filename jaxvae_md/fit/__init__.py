@@ -18,7 +18,7 @@ from jaxvae_md.fit.influence import influence as influence
 from jaxvae_md.fit.influence import predicted_change as predicted_change
 from jaxvae_md.fit.minimum import Reference as Reference
 from jaxvae_md.fit.minimum import least_squares as least_squares
-from jaxvae_md.fit.relative import relative as relative
+from jaxvae_md.fit.optimisers import relative as relative
 from jaxvae_md.fit.result import FitResult as FitResult
 from jaxvae_md.fit.reweighting import Ensemble as Ensemble
 from jaxvae_md.fit.reweighting import averages as averages

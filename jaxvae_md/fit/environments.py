@@ -14,7 +14,7 @@ from jaxtyping import Float
 from jaxvae_md import errors
 from jaxvae_md._typing import Array, Params
 from jaxvae_md.errors import RunError
-from jaxvae_md.fit.relative import relative
+from jaxvae_md.fit.optimisers import relative
 from jaxvae_md.fit.result import FitResult
 from jaxvae_md.fit.trajectory import through_trajectory
 from jaxvae_md.neighbors import NeighborList, allocate_systems, neighbor_list

@@ -17,6 +17,7 @@ from tqdm import tqdm
 from jaxvae_md._typing import Array, Params
 from jaxvae_md.batching import Batch
 from jaxvae_md.errors import InputError, RunError
+from jaxvae_md.fit.optimisers import change_by
 from jaxvae_md.fit.result import FitResult
 from jaxvae_md.neighbors import NeighborList
 from jaxvae_md.potentials.potential import Potential, energy_and_forces
@@ -128,14 +129,14 @@ def force_matching(
     num_epochs = max(1, round(num_steps / updates_per_epoch))
     if optimiser is None:
         optimiser = _adam(learning_rate, weight_decay, num_epochs * updates_per_epoch)
-    searching = optax.with_extra_args_support(optimiser)
 
     def loss_fn(params, picked, terms):
-        total = 0.0
-        for part, weight in zip(picked, weights, strict=True):
-            each = jax.vmap(lambda frame: residuals(potential, params, frame, terms))(part)
-            total += weight * jnp.sum(each**2)
-        return total
+        of_frame = lambda frame: residuals(potential, params, frame, terms)
+        parts = [
+            weight * jnp.sum(jax.vmap(of_frame)(part) ** 2)
+            for part, weight in zip(picked, weights, strict=True)
+        ]
+        return sum(parts[1:], parts[0])
 
     # the data are arguments: closed over, they would be compiled into the program
     @jax.jit
@@ -152,13 +153,13 @@ def force_matching(
                 for part, row in zip(data, rows, strict=True)
             ]
             loss, gradient = jax.value_and_grad(loss_fn)(params, picked, terms)
-            change, state = searching.update(
+            change, state = change_by(
+                optimiser,
+                lambda params: loss_fn(params, picked, terms),
+                params,
+                loss,
                 gradient,
                 state,
-                params,
-                value=loss,
-                grad=gradient,
-                value_fn=lambda params: loss_fn(params, picked, terms),
             )
             return (potential.project(optax.apply_updates(params, change)), state), loss
 

@@ -17,7 +17,7 @@ from tqdm import tqdm
 from jaxvae_md import errors, units
 from jaxvae_md._typing import Array, Params
 from jaxvae_md.errors import OptionError, RunError
-from jaxvae_md.fit.relative import relative
+from jaxvae_md.fit.optimisers import change_by, relative
 from jaxvae_md.fit.result import FitResult, all_finite
 from jaxvae_md.neighbors import NeighborFns, NeighborList, neighbor_list
 from jaxvae_md.potentials.potential import Potential
@@ -194,7 +194,6 @@ def reweighting(
     by_default = optimiser is None
     if optimiser is None:
         optimiser = relative(optax.lbfgs(), unit=5e-3)
-    searching = optax.with_extra_args_support(optimiser)
 
     def value(params, ensemble):
         mean, worth = averages(potential, params, ensemble, observe_fn)
@@ -204,14 +203,8 @@ def reweighting(
 
     @jax.jit
     def update(params, loss, gradient, moments, ensemble):
-        change, moments = searching.update(
-            gradient,
-            moments,
-            params,
-            value=loss,
-            grad=gradient,
-            value_fn=lambda params: value(params, ensemble)[0],
-        )
+        of_params = lambda params: value(params, ensemble)[0]
+        change, moments = change_by(optimiser, of_params, params, loss, gradient, moments)
         least = 0.5 * min_effective * len(ensemble.energy)
 
         def updated(share):
@@ -231,7 +224,7 @@ def reweighting(
         simulator, params, state, num_steps, equilibration=equilibration, **options
     )
     history, num_sampled = [], 1
-    moments = searching.init(params)
+    moments = optimiser.init(params)
     with tqdm(range(num_updates), desc=label, unit="update", disable=not progress) as bar:
         for _ in bar:
             (loss, worth), gradient = value_and_grad(params, ensemble)
@@ -240,7 +233,7 @@ def reweighting(
                     simulator, params, state, num_steps, equilibration=equilibration // 4, **options
                 )
                 num_sampled += 1
-                moments = searching.init(params) if by_default else moments
+                moments = optimiser.init(params) if by_default else moments
                 (loss, worth), gradient = value_and_grad(params, ensemble)
             if not all_finite((loss, gradient)):
                 raise RunError(

@@ -11,6 +11,7 @@ from jaxtyping import Float, Int
 from tqdm import tqdm
 
 from jaxvae_md._typing import Array, Params
+from jaxvae_md.fit.optimisers import change_by
 from jaxvae_md.fit.result import FitResult, all_finite
 
 
@@ -46,21 +47,14 @@ def through_trajectory(
     value_and_grad = jax.jit(jax.value_and_grad(loss_fn, has_aux=True))
     if optimiser is None:
         optimiser = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(learning_rate))
-    searching = optax.with_extra_args_support(optimiser)
 
     @jax.jit
     def update(params, state, loss, gradient):
-        change, state = searching.update(
-            gradient,
-            state,
-            params,
-            value=loss,
-            grad=gradient,
-            value_fn=lambda params: loss_fn(params, key)[0],
-        )
+        of_params = lambda params: loss_fn(params, key)[0]
+        change, state = change_by(optimiser, of_params, params, loss, gradient, state)
         return project(optax.apply_updates(params, change)), state
 
-    state = searching.init(params)
+    state = optimiser.init(params)
     best, history = params, []
     with tqdm(range(num_updates + 1), desc=label, unit="update", disable=not progress) as bar:
         for _ in bar:

@@ -1,15 +1,17 @@
-"""Optimisers whose steps are relative to the size of each parameter."""
+"""Optimisers of optax: steps relative to the size of each parameter, and line searches."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
+from jaxtyping import Float
 
-from jaxvae_md._typing import Params
+from jaxvae_md._typing import Array, Params
 
 
 class RelativeState(NamedTuple):
@@ -51,6 +53,27 @@ def relative(
         return up(change), RelativeState(state.size, inner)
 
     return optax.GradientTransformationExtraArgs(init, update)
+
+
+def change_by(
+    optimiser: optax.GradientTransformation,
+    loss_fn: Callable[[Params], Float[Array, ""]],
+    params: Params,
+    loss: Float[Array, ""],
+    gradient: Params,
+    state: Any,
+) -> tuple[Params, Any]:
+    """The change of parameters by any optimiser, with what a line search asks for; and its state.
+
+    ```python
+    change, state = change_by(optax.lbfgs(), loss_fn, params, loss, gradient, state)
+    ```
+    """
+    searching = optax.with_extra_args_support(optimiser)
+    found: Any = searching.update(
+        gradient, state, params, value=loss, grad=gradient, value_fn=loss_fn
+    )
+    return found
 
 
 def _divided(size, value):
