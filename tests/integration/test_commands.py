@@ -85,6 +85,7 @@ def test_md_killed_twice_ends_the_same(runs, tmp_path):
     md_is_killed(runs, tmp_path, 2, "nvt")
 
 
+@pytest.mark.slow
 def test_generate_makes_structures_that_the_run_did_not(here, tmp_path):
     before = listing(here / "run")
     done = jaxvae_md("generate", here / "run", "--num", 3, "--out", "new.extxyz", "--json",
@@ -104,6 +105,7 @@ def test_generate_makes_structures_that_the_run_did_not(here, tmp_path):
     assert_refused(*again, cwd=tmp_path, words="is there already")
 
 
+@pytest.mark.slow
 def test_md_with_a_run_and_with_a_model_file(here, tmp_path):
     ase.io.write(tmp_path / "start.extxyz", small_silicon()[:2], format="extxyz")
     for model, out in ((here / "run", "md-of-start"), (here / "run" / "model.npz", "other")):

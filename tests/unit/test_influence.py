@@ -99,7 +99,8 @@ def test_a_label_changes_the_held_out_error_as_predicted():
     assert abs(float(change)) > 1e-6
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["lennard_jones", "network"])
 def test_the_direction_solves_the_normal_equations(name):
     potential, params, data, held_out, _, terms = setting(name)
     flat, unravel = ravel_pytree(params)

@@ -47,7 +47,14 @@ def only(*names):
     return [reference._replace(**unknown) for reference in labelled()]
 
 
-@pytest.mark.parametrize("known", [("energy", "forces"), ("stress",), ("energy", "stress")])
+@pytest.mark.parametrize(
+    "known",
+    [
+        pytest.param(("energy", "forces"), marks=pytest.mark.slow),
+        ("stress",),
+        pytest.param(("energy", "stress"), marks=pytest.mark.slow),
+    ],
+)
 def test_sigma_and_epsilon_are_found_from(known):
     result = least_squares(ARGON, WRONG, only(*known))
     for name in PARAMS:
