@@ -1,6 +1,6 @@
 """Distances between sets of points, for losses that compare environments with reference ones.
 
-Both vanish only where two distributions are the same, and are differentiable by the points: by
+They vanish only where two distributions are the same, and are differentiable by the points: by
 way of the encoder, the descriptor and a simulation also by the parameters of the potential.
 """
 

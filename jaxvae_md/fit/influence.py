@@ -111,10 +111,7 @@ def influence(found: Answer, terms: Terms, mask: Array) -> Float[Array, ""]:
     influence(answer(potential, params, direction, *frame), terms, structure.mask)
     ```
     """
-    num = jnp.sum(mask)
-    of_energy = (terms.energy / num * found.energy) ** 2
-    forces = jnp.where(mask[:, None], found.forces, 0)
-    return 2 * jnp.sqrt(of_energy + terms.forces**2 / (3 * num) * jnp.sum(forces**2))
+    return 2 * jnp.sqrt(_product(terms, mask, found, found))
 
 
 def predicted_change(
@@ -132,10 +129,7 @@ def predicted_change(
     change = predicted_change(found, terms, structure.mask, e - e_label, f - f_label)
     ```
     """
-    num = jnp.sum(mask)
-    of_energy = (terms.energy / num) ** 2 * found.energy * energy_error
-    products = jnp.where(mask[:, None], found.forces * force_error, 0)
-    return -2 * (of_energy + terms.forces**2 / (3 * num) * jnp.sum(products))
+    return -2 * _product(terms, mask, found, Answer(energy_error, force_error))
 
 
 def ascend(
@@ -190,6 +184,14 @@ def ascend(
         return Ascent(found, best, value, error)
 
     return lax.map(of_point, (z, starts))
+
+
+def _product(terms: Terms, mask: Array, one: Answer, other: Answer) -> Float[Array, ""]:
+    """Of two changes of energy and forces, in the units of the loss."""
+    num = jnp.sum(mask)
+    of_energy = (terms.energy / num) ** 2 * one.energy * other.energy
+    forces = jnp.where(mask[:, None], one.forces * other.forces, 0)
+    return of_energy + terms.forces**2 / (3 * num) * jnp.sum(forces)
 
 
 @partial(jax.jit, static_argnums=(0, 1, 2))

@@ -19,7 +19,7 @@ from jaxvae_md.batching import Batch, batches
 from jaxvae_md.errors import InputError
 from jaxvae_md.fit.result import FitResult
 from jaxvae_md.implicit import minimize
-from jaxvae_md.potentials.potential import Potential, energy_and_forces, stress
+from jaxvae_md.potentials.potential import Potential, energy_forces_stress
 from jaxvae_md.structure import Structure
 
 _FIRST_STEP = 0.03
@@ -165,8 +165,7 @@ def _labels(batch: Batch, references: Sequence[Reference], sizes) -> _Frame:
 
 def _residuals(potential: Potential, params: Params, frame: _Frame) -> Float[Array, " k"]:
     known = frame.structure, frame.neighbors
-    energy, forces = energy_and_forces(potential.energy, params, *known)
-    tension = stress(potential.energy, params, *known)
+    energy, forces, tension = energy_forces_stress(potential.energy, params, *known)
     off = jnp.where(frame.structure.mask[:, None], forces - frame.forces, 0)
     return jnp.concatenate(
         [

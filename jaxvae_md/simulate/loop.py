@@ -249,8 +249,10 @@ def _allocate(
         if pairs is not None:
             return pairs
     fns = simulator.neighbor_fns
-    room = {"extra": extra, "grid_room": room, "capacity": capacity, "thinnest": thinnest}
-    return jax.tree.map(jnp.asarray, allocate_systems(fns, on_host, **room))
+    listed = allocate_systems(
+        fns, on_host, extra=extra, grid_room=room, capacity=capacity, thinnest=thinnest
+    )
+    return jax.tree.map(jnp.asarray, listed)
 
 
 def _no_frames(state: State) -> Trajectory:
