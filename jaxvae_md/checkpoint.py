@@ -10,9 +10,12 @@ import hashlib
 import json
 import os
 import shutil
+import signal
+import threading
 import types
 import typing
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -55,7 +58,7 @@ def save_checkpoint(
         _clear(temporary)
         try:
             _check_room(temporary, tree)
-            with ocp.PyTreeCheckpointer() as checkpointer:
+            with _interrupts_later(), ocp.PyTreeCheckpointer() as checkpointer:
                 checkpointer.save(temporary, tree)
         except ValueError as error:
             _clear(temporary)
@@ -91,7 +94,7 @@ def load_checkpoint(folder: str | Path) -> Checkpoint:
     altered = sorted(name for name in {*expected, *found} if expected.get(name) != found.get(name))
     if altered:
         raise _damaged(folder, f"{altered[0]} is missing or was altered after it was written")
-    with ocp.PyTreeCheckpointer() as checkpointer:
+    with _interrupts_later(), ocp.PyTreeCheckpointer() as checkpointer:
         restored = checkpointer.restore(folder, restore_args=None)
     return Checkpoint(_as_numpy(restored), body["info"])
 
@@ -146,6 +149,22 @@ def from_tree(kind: Any, tree: Any) -> Any:
     if isinstance(tree, dict):
         return {name: from_tree(None, part) for name, part in tree.items()}
     return tree
+
+
+@contextmanager
+def _interrupts_later() -> Iterator[None]:
+    """An interrupt waits for the end: Orbax leaves a broken event loop when it comes between."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    came: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, frame: came.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+        if came:
+            signal.raise_signal(signal.SIGINT)
 
 
 def _check_room(temporary: Path, tree: dict[str, Any]) -> None:

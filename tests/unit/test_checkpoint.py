@@ -1,6 +1,7 @@
 """Checkpoints: nothing is lost, nothing is altered unseen."""
 
 import os
+import signal
 
 import jax
 import jax.numpy as jnp
@@ -130,6 +131,27 @@ def test_an_interrupted_checkpoint_leaves_the_old_one(tmp_path, monkeypatch):
         save_checkpoint(folder, {"a": np.zeros(1)})
     monkeypatch.undo()
     assert len(load_checkpoint(folder).tree["a"]) == 1000
+
+
+def test_an_interrupt_waits_until_the_arrays_are_written(tmp_path, monkeypatch):
+    import orbax.checkpoint as ocp
+
+    save = ocp.PyTreeCheckpointer.save
+
+    def interrupted(*args, **kwargs):
+        signal.raise_signal(signal.SIGINT)
+        save(*args, **kwargs)
+
+    monkeypatch.setattr(ocp.PyTreeCheckpointer, "save", interrupted)
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        save_checkpoint(tmp_path / "c", {"x": np.zeros(3)})
+    # the arrays are there, and the next checkpoint of that name clears them
+    assert list(tmp_path.glob(".part-c/*"))
+    assert signal.getsignal(signal.SIGINT) is before
+    monkeypatch.undo()
+    save_checkpoint(tmp_path / "c", {"x": np.ones(3)})
+    assert np.array_equal(load_checkpoint(tmp_path / "c").tree["x"], np.ones(3))
 
 
 def test_json_beside_the_arrays_comes_back(tmp_path):
