@@ -34,7 +34,8 @@ options = learn.Config(labeller="sw", seed=0)
 if SMALL:
     frames = frames[::3]
     options = learn.Config(
-        labeller="sw", num_generated=3, vae_steps=800, lj_steps=150, fit_steps=1000,
+        labeller="sw", num_generated=3, vae_steps=800, vae_copies=1, coverage_steps=300,
+        lj_steps=150, fit_steps=1000,
         refit_steps=300, md_steps=200, refine_updates=1, refine_window=10, refine_replicas=1,
     )  # fmt: skip
 state, config = learn.start(frames, options)
@@ -66,7 +67,7 @@ for atoms in generated:
 if state.generated is not None:
     y = surroundings_of(state, config, state.generated.structure)
     for center, around in zip(state.generated.center, y, strict=True):
-        score = float(coverage.score(state.coverage, around[center : center + 1])[0])
+        score = float(coverage.score(state.coverage, around)[center])
         print(f"coverage score {score:.2f}, threshold {float(state.coverage.threshold):.2f}")
 
 # %% [markdown]

@@ -138,7 +138,7 @@ def from_tree(kind: Any, tree: Any) -> Any:
     if isinstance(tree, dict) and _EMPTY in tree:
         return np.zeros(tree[_EMPTY], tree[_LIKE].dtype)
     if isinstance(kind, types.UnionType):
-        kind = typing.get_args(kind)[0]
+        kind = _member(typing.get_args(kind), tree)
     if typing.get_origin(kind) is tuple and isinstance(tree, dict):
         inner = typing.get_args(kind)[0]
         return tuple(from_tree(inner, tree[f"item_{i}"]) for i in range(len(tree)))
@@ -165,6 +165,13 @@ def _interrupts_later() -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
         if came:
             signal.raise_signal(signal.SIGINT)
+
+
+def _member(kinds: tuple[Any, ...], tree: Any) -> Any:
+    """The member of a union whose fields are in the tree; the first where none has fields."""
+    fitting = (k for k in kinds if hasattr(k, "_fields") and set(tree) <= set(k._fields))
+    fields = lambda k: len(k._fields)
+    return min(fitting, key=fields, default=kinds[0]) if isinstance(tree, dict) else kinds[0]
 
 
 def _check_room(temporary: Path, tree: dict[str, Any]) -> None:

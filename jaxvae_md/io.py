@@ -1,13 +1,15 @@
-"""Extended XYZ in, checked, and out, written atomically."""
+"""Extended XYZ in, checked, and out, written atomically; maps for chemiscope."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
 from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from jaxtyping import Float
 
 from jaxvae_md.atomic import replacing
 from jaxvae_md.errors import FileError, GeometryError, InputError, LabelError, SpeciesError
@@ -100,6 +102,67 @@ def write_frames(path: str | Path, frames: Sequence[Atoms]) -> None:
 
     with replacing(path) as temporary:
         write(temporary, list(frames), format="extxyz")
+
+
+def write_chemiscope(
+    path: str | Path,
+    frames: Sequence[Atoms],
+    properties: Mapping[str, Float[np.ndarray, " m"] | Sequence[str]],
+    name: str = "environments",
+) -> None:
+    """An interactive map for chemiscope (chemiscope.org): a point for every atom, to click on.
+
+    **Arguments:** `path` ends in .json or .json.gz; `properties` columns over the atoms of all
+    frames, numbers or texts: the first two are the axes, the third the colour. What is not
+    finite is drawn at the largest finite value of its column. **Raises:** `InputError` for a
+    column of another length, `WriteError`.
+
+    ```python
+    write_chemiscope("map.json.gz", frames, {"latent 1": z[:, 0], "latent 2": z[:, 1], "score": s})
+    ```
+    """
+    import chemiscope
+
+    num, columns = sum(map(len, frames)), {}
+    for title, values in properties.items():
+        if len(values) != num:
+            raise InputError(
+                f"{title!r} has {len(values)} values for {num} atoms", remedy="give one per atom"
+            )
+        column = np.asarray(values)
+        if column.dtype.kind in "fiub":
+            column = column.astype(float)
+            column = np.where(
+                np.isfinite(column), column, np.max(column[np.isfinite(column)], initial=0)
+            )
+        columns[title] = {"target": "atom", "values": column}
+    axes = list(columns)
+    map_settings = {axis: {"property": title} for axis, title in zip("xy", axes, strict=False)}
+    if len(axes) > 2:
+        map_settings["color"] = {"property": axes[2]}
+    # its writer takes the kind of file from the name
+    with replacing(path) as temporary, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        chemiscope.write_input(
+            str(temporary),
+            structures=[bare(atoms) for atoms in frames],
+            metadata={"name": name},
+            properties=columns,
+            environments=chemiscope.all_atomic_environments(list(frames), cutoff=5.0),
+            settings={"map": map_settings, "structure": [{"unitCell": True}]},
+        )
+
+
+def bare(atoms: Atoms) -> Atoms:
+    """A copy with elements, positions and cell alone.
+
+    ```python
+    bare(atoms).info  # {}
+    ```
+    """
+    from ase import Atoms
+
+    return Atoms(atoms.symbols, atoms.positions, cell=atoms.cell, pbc=atoms.pbc)
 
 
 def frames_text(frames: Sequence[Atoms]) -> str:

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from jaxvae_md import coverage, plot
 from jaxvae_md._typing import Params
 from jaxvae_md.assessment import Assessment
-from jaxvae_md.descriptors import describe
+from jaxvae_md.descriptors import describe, distributions
 from jaxvae_md.learn import Config, State
 from jaxvae_md.learn.evaluate import LabelErrors, error_table
 from jaxvae_md.learn.gaps import rejection, surroundings_of
@@ -22,6 +22,7 @@ from jaxvae_md.learn.potential_fit import predictions
 from jaxvae_md.learn.represent import latent_codes, reconstruction, standardized
 from jaxvae_md.learn.state import atoms_of, counts, frames_of
 from jaxvae_md.learn.trial import RECORD_EVERY
+from jaxvae_md.plot.style import finite_values
 from jaxvae_md.potentials import pair_energy
 from jaxvae_md.report import Picture, Section, Table, save_figure, write_report
 from jaxvae_md.simulate import Trajectory
@@ -90,13 +91,39 @@ def run_figures(state: State, config: Config) -> dict[str, Figure]:
 
 
 def coverage_figures(result: Assessment, out: Path) -> None:
-    """The two pictures of an assessment: the map of environments, and the scores by frame."""
-    threshold = result.threshold
-    scores = np.concatenate(result.score)
-    axes = ("principal component 1", "principal component 2")
-    figure = plot.coverage_map(result.map_training, result.map_new, scores, threshold, axes)
-    save_figure(figure, out / "coverage.png")
-    save_figure(plot.coverage_by_frame(result.score, threshold), out / "coverage_by_frame.png")
+    """The pictures of an assessment.
+
+    The map of environments with gaps (`coverage.png`), the training data on it by label beside
+    PCA (`map.png`), the scores by frame or step (`coverage_by_frame.png`), how sure kinds are
+    (`calibration.png`), and what the largest group outside looks like (`largest_group.png`).
+    """
+    highest = max([result.threshold, *finite_values(*result.score)])
+    drawn = [np.where(np.isfinite(part), part, highest) for part in result.score]
+    steps = None if np.array_equal(result.step, np.arange(len(result.step))) else result.step
+    figures = {
+        "coverage": plot.coverage_map(
+            result.latent.training, result.latent.new, np.concatenate(drawn), result.threshold
+        ),
+        "map": plot.maps(
+            result.latent.training, result.pca.training, result.label_training, result.labels
+        ),
+        "coverage_by_frame": plot.coverage_by_frame(
+            drawn, result.threshold, step=steps, left_at=result.verdict.left_at
+        ),
+        "calibration": plot.calibration(result.confidence, result.right),
+    }
+    if result.x_group is not None:
+        r = np.linspace(0.1, result.descriptor.radial_cutoff - 0.05, 300)
+        theta = np.linspace(0, np.pi, 300)
+        view = distributions(result.descriptor, jnp.asarray(result.x_group), r, theta)
+        first = result.verdict.groups[0]
+        names = ("nearest in the training data", f"atom {first.atom} of frame {first.frame}")
+        by_name = lambda density: dict(zip(names, np.asarray(density)[::-1], strict=True))
+        figures["largest_group"] = plot.distributions(
+            r, by_name(view.radial), theta, by_name(view.angular)
+        )
+    for name, figure in figures.items():
+        save_figure(figure, out / f"{name}.png")
 
 
 def _sections(
@@ -250,8 +277,9 @@ def _generated_table(state: State, config: Config) -> Table:
 
 
 def _reconstruction(state: State, config: Config) -> Figure:
-    _, by_vae, by_pca = reconstruction(state, config)
-    return plot.reconstruction(standardized(state)[1], by_vae, by_pca, config.latent_dim)
+    _, report = reconstruction(state, config)
+    held_out = standardized(state)[1]
+    return plot.reconstruction(held_out, report.by_vae, report.by_pca, config.latent_dim)
 
 
 def _latent_map(state: State, config: Config) -> Figure:
@@ -259,11 +287,11 @@ def _latent_map(state: State, config: Config) -> Figure:
     codes = latent_codes(state, config, state.x)
     train = codes[atoms_of(state, state.train)]
     plane = lambda points: pca_reconstruction(train, points, 2)[1]
-    y = np.concatenate(surroundings_of(state, config, state.data.structure))
+    y = coverage.joined(surroundings_of(state, config, state.data.structure))
     position = np.full(len(counts(state)), -1)
     position[state.train] = np.arange(len(state.train))
     own = np.repeat(position, counts(state))
-    scores = np.asarray(coverage.score(state.coverage, jnp.asarray(y), jnp.asarray(own)))
+    scores = np.asarray(coverage.score(state.coverage, y, jnp.asarray(own)))
     labels = np.repeat(np.array(config.labels)[state.data.kind], counts(state)).tolist()
     stars = None
     if state.generated is not None and state.generated.accepted.any():

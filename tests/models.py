@@ -31,7 +31,9 @@ def made(potential: str = "lj+nn", vae: bool = True) -> Model:
         architecture,
         standardizer,
         architecture.full(standardizer).init(jax.random.key(0)),
-        coverage.fit(y, np.arange(len(training)) % 2),
+        coverage.fit(
+            y, np.arange(len(training)) % 2, method=coverage.latent_ratio(2, num_steps=20)
+        ),
         architecture.autoencoder.init(jax.random.key(1)) if vae else None,
         {"labels": ["a", "b"], "held_out": {"force": 0.1}},
     )

@@ -12,6 +12,8 @@ EMBEDDED = "embedded-silicon"
 _QUICK: dict[str, Any] = {
     "num_generated": 4,
     "vae_steps": 1500,
+    "vae_copies": 0,
+    "coverage_steps": 500,
     "lj_steps": 200,
     "fit_steps": 1500,
     "refit_steps": 500,

@@ -6,6 +6,7 @@ from jaxvae_md.descriptors.chebyshev import chebyshev as chebyshev
 from jaxvae_md.descriptors.describe import describe as describe
 from jaxvae_md.descriptors.distributions import Distributions as Distributions
 from jaxvae_md.descriptors.distributions import distributions as distributions
+from jaxvae_md.descriptors.perturb import perturbed as perturbed
 from jaxvae_md.descriptors.standardize import Span as Span
 from jaxvae_md.descriptors.standardize import Standardizer as Standardizer
 from jaxvae_md.descriptors.standardize import fit_span as fit_span

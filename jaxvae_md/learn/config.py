@@ -43,12 +43,16 @@ class Config:
     held_out: float = 0.1
     """share of the frames of each label that no fit sees"""
 
-    vae_steps: int = 7000
+    vae_steps: int = 6000
+    vae_copies: int = 5
+    """strained and rattled copies of every training frame for the VAE"""
+    coverage_steps: int = 1000
+    """of the VAE in which coverage is judged; 0 judges the pooled descriptors as they are"""
     lj_steps: int = 600
     fit_steps: int = 10000
     refit_steps: int = 5000
     novelty_band: tuple[float, float] = (1.5, 3.0)
-    false_alarm: float = 0.02
+    false_alarm: float = 0.05
     time_step: float = 1.0
     """fs"""
     md_steps: int = 2000
@@ -104,7 +108,8 @@ def _all(test: Callable[[Any], bool]) -> Callable[[Any], bool]:
 _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "a whole number, 0 or more": (
         lambda v: _whole(v) and v >= 0,
-        "seed num_generated radial_order angular_order refine_updates trial_start",
+        "seed num_generated vae_copies coverage_steps radial_order angular_order refine_updates "
+        "trial_start",
     ),
     "a whole number, 1 or more": (
         lambda v: _whole(v) and v >= 1,

@@ -45,7 +45,7 @@ def evaluate(state: State, config: Config, key: Array, progress: bool) -> tuple[
         if name in core:
             info[f"{name}_{unit}"] = np.asarray(core[name]).tolist()
     if state.vae_params is not None:
-        figures, _, _ = reconstruction(state, config)
+        figures, _ = reconstruction(state, config)
         info |= {name: figures[name] for name in ("vae_r2", "pca_r2", "active_dims")}
         accepted = 0 if state.generated is None else int(np.sum(state.generated.accepted))
         info["num_generated"] = accepted

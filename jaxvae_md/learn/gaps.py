@@ -14,6 +14,7 @@ from tqdm import tqdm
 from jaxvae_md import coverage, errors
 from jaxvae_md._typing import Array, Labeller
 from jaxvae_md.batching import batches
+from jaxvae_md.coverage import Surroundings
 from jaxvae_md.descriptors import describe
 from jaxvae_md.errors import LabelError, RunError
 from jaxvae_md.generate.decode import propose
@@ -60,17 +61,18 @@ def judge(state: State, config: Config, key: Array, progress: bool) -> tuple[Sta
     y = surroundings_of(state, config, state.data.structure)
     assert config.nearest_distance is not None
     kinds = np.asarray(state.data.kind)
-    fitted = coverage.fit(
-        [y[i] for i in state.train], kinds[state.train], config.false_alarm, config.seed
-    )
-    scores = coverage.score(fitted, jnp.asarray(np.concatenate([y[i] for i in state.test])))
+    steps = config.coverage_steps
+    method = coverage.latent_ratio(num_steps=steps) if steps else coverage.local_ratio()
+    training = [y[i] for i in state.train]
+    fitted = coverage.fit(training, kinds[state.train], config.false_alarm, config.seed, method)
+    scores = coverage.score(fitted, coverage.joined([y[i] for i in state.test]))
     return state._replace(coverage=fitted), {
         "threshold": float(fitted.threshold),
         "held_out_outside": float(np.mean(np.asarray(scores) > float(fitted.threshold))),
     }
 
 
-def surroundings_of(state: State, config: Config, structure: Structure) -> list[np.ndarray]:
+def surroundings_of(state: State, config: Config, structure: Structure) -> list[Surroundings]:
     """Pooled descriptors of a stack of structures, as the coverage model compares them."""
     assert state.standardizer is not None and config.nearest_distance is not None
     return coverage.surroundings(

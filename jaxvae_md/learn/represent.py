@@ -10,10 +10,10 @@ import numpy as np
 
 from jaxvae_md._typing import Array
 from jaxvae_md.descriptors import describe as describe_frames
-from jaxvae_md.descriptors import fit_standardizer
+from jaxvae_md.descriptors import fit_standardizer, perturbed
 from jaxvae_md.learn.config import Config
 from jaxvae_md.learn.state import State, atoms_of, frames_of
-from jaxvae_md.vae import active_dims, elbo, pca_reconstruction, reconstruction_r2, train
+from jaxvae_md.vae import ReconstructionReport, active_dims, reconstruction_report, train
 
 
 def describe(state: State, config: Config, key: Array, progress: bool) -> tuple[State, dict]:
@@ -39,15 +39,35 @@ def train_vae(state: State, config: Config, key: Array, progress: bool) -> tuple
     fit, validation = _validation_frames(state, config)
     params, history = train(
         config.architecture.autoencoder,
-        z[atoms_of(state, fit)],
+        np.concatenate([z[atoms_of(state, fit)], _perturbed(state, config, fit)]),
         key=key,
         x_test=z[atoms_of(state, validation)],
         num_steps=config.vae_steps,
+        beta=_BETA,
         progress=progress,
     )
     curves = {"vae_train": history.elbo_train, "vae_validation": history.elbo_test}
     state = state._replace(vae_params=params, history={**state.history, **curves})
     return state, {**reconstruction(state, config)[0], "num_epochs": len(history.elbo_test)}
+
+
+_BETA, _RATTLE = 0.3, 0.05
+"""weight of the divergence; displacements in nearest-neighbor distances"""
+
+
+def _perturbed(state: State, config: Config, rows: np.ndarray) -> np.ndarray:
+    """Standardised descriptors of strained and rattled copies of the frames."""
+    assert state.standardizer is not None and config.nearest_distance is not None
+    descriptor = config.architecture.descriptor
+    if not config.vae_copies:
+        return np.empty((0, descriptor.num_features))
+    frames = frames_of(state.data.structure, config.species)
+    rattle = _RATTLE * config.nearest_distance
+    copies = perturbed(
+        [frames[i] for i in rows], config.vae_copies, rattle=rattle, seed=config.seed
+    )
+    x = np.concatenate(describe_frames(copies, descriptor))
+    return np.asarray(state.standardizer.apply(jnp.asarray(x)))
 
 
 def _validation_frames(state: State, config: Config) -> tuple[np.ndarray, np.ndarray]:
@@ -70,22 +90,17 @@ def standardized(state: State) -> tuple[np.ndarray, np.ndarray]:
     return z[atoms_of(state, state.train)], z[atoms_of(state, state.test)]
 
 
-def reconstruction(state: State, config: Config) -> tuple[dict[str, Any], np.ndarray, np.ndarray]:
-    """Figures of the VAE on held-out frames, its reconstruction, and that of PCA."""
-    z_train, z_test = standardized(state)
+def reconstruction(state: State, config: Config) -> tuple[dict[str, Any], ReconstructionReport]:
+    """Figures of the VAE on held-out frames, and the report that they are from."""
     vae = config.architecture.autoencoder
-    single = jnp.asarray(z_test, jnp.float32)
-    by_vae = np.asarray(vae.decode(state.vae_params, vae.encode(state.vae_params, single)[0]))
-    by_pca, _ = pca_reconstruction(z_train, z_test, config.latent_dim)
-    kl = elbo(vae, state.vae_params, single).kl
-    figures = {
-        "vae_r2": float(reconstruction_r2(z_test, by_vae).mean()),
-        "vae_r2_worst": float(reconstruction_r2(z_test, by_vae).min()),
-        "pca_r2": float(reconstruction_r2(z_test, by_pca).mean()),
-        "active_dims": active_dims(kl),
-        "kl_per_dim": np.mean(np.asarray(kl), axis=0).round(3).tolist(),
-    }
-    return figures, by_vae, by_pca
+    report = reconstruction_report(vae, state.vae_params, *standardized(state))
+    return {
+        "vae_r2": float(report.r2.mean()),
+        "vae_r2_worst": float(report.r2.min()),
+        "pca_r2": float(report.r2_pca.mean()),
+        "active_dims": active_dims(report.kl[None]),
+        "kl_per_dim": report.kl.round(3).tolist(),
+    }, report
 
 
 def latent_codes(state: State, config: Config, x: np.ndarray) -> np.ndarray:

@@ -343,7 +343,7 @@ def _share_outside(state: State, config: Config, begin: Structure, trajectory: T
     positions = positions[:: max(1, len(positions) // 10)]
     many = lambda leaf: np.repeat(np.asarray(leaf)[None], len(positions), axis=0)
     structures = jax.tree.map(many, begin)._replace(position=positions)
-    y = jnp.asarray(np.concatenate(surroundings_of(state, config, structures)))
+    y = coverage.joined(surroundings_of(state, config, structures))
     assert state.coverage is not None
     scores = coverage.score(state.coverage, y)
     return float(np.mean(np.asarray(scores) > float(state.coverage.threshold)))

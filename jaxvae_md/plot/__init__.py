@@ -6,14 +6,17 @@ Labels wear the Okabe-Ito colours and a marker of their own, densities wear viri
 finite, or lies outside the axes of a parity plot, is not dropped silently: a note counts it.
 """
 
+from jaxvae_md.plot.coverage import calibration as calibration
+from jaxvae_md.plot.coverage import coverage_by_frame as coverage_by_frame
+from jaxvae_md.plot.coverage import coverage_map as coverage_map
 from jaxvae_md.plot.dynamics import Run as Run
 from jaxvae_md.plot.dynamics import radial_distribution as radial_distribution
 from jaxvae_md.plot.dynamics import side_by_side as side_by_side
 from jaxvae_md.plot.dynamics import simulation as simulation
-from jaxvae_md.plot.environments import coverage_by_frame as coverage_by_frame
-from jaxvae_md.plot.environments import coverage_map as coverage_map
+from jaxvae_md.plot.environments import decoded as decoded
 from jaxvae_md.plot.environments import distributions as distributions
 from jaxvae_md.plot.environments import latent_map as latent_map
+from jaxvae_md.plot.environments import maps as maps
 from jaxvae_md.plot.environments import reconstruction as reconstruction
 from jaxvae_md.plot.potential import pair_potential as pair_potential
 from jaxvae_md.plot.potential import parity as parity

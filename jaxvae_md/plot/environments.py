@@ -1,25 +1,25 @@
-"""Figures of environments: the VAE's reconstruction, latent space, and coverage by the data."""
+"""Figures of environments: the VAE's reconstruction, its latent space, distances and angles."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
-from matplotlib.axes import Axes
-from matplotlib.colors import LinearSegmentedColormap, Normalize
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 
+from jaxvae_md._typing import Params
+from jaxvae_md.descriptors import Chebyshev, Standardizer
+from jaxvae_md.descriptors import distributions as density_view
+from jaxvae_md.plot.coverage import draw_scores
 from jaxvae_md.plot.style import (
     BLUE,
     DASHES,
     DISTINCT,
     DOTS,
     ORANGE,
-    VERMILION,
     axis_limits,
-    colorbar,
     density_bar,
     density_parity,
     finite_values,
@@ -28,9 +28,9 @@ from jaxvae_md.plot.style import (
     marker_size,
     new_figure,
     note_missing,
-    short_number,
     style_axes,
 )
+from jaxvae_md.vae import VAE
 
 
 def reconstruction(
@@ -104,118 +104,40 @@ def latent_map(
         right.scatter(*np.transpose(generated), **star)
     note_missing(left, codes)
     style_axes(left, f"By label: {len(codes):,} environments", *axis_names)
-    share = _draw_scores(figure, right, codes, scores, threshold)
+    share = draw_scores(figure, right, codes, scores, threshold)
     style_axes(right, f"By coverage score: {share} outside the data", axis_names[0], "")
     legend_below(figure)
     return figure
 
 
-def coverage_by_frame(
-    scores_by_frame: Sequence[Float[np.ndarray, " n"]],
-    threshold: float,
-    labels: Sequence[str] | None = None,
+def maps(
+    latent: Float[np.ndarray, "m 2"],
+    pca: Float[np.ndarray, "m 2"],
+    labels: Sequence[str],
     label_order: Sequence[str] | None = None,
 ) -> Figure:
-    """For every frame: the share of atoms outside the data, and the quantiles of their scores.
-
-    **Arguments:** `scores_by_frame` coverage scores of each frame's atoms; `labels` of the
-    frames colour the shares, `label_order` as in `latent_map`.
+    """Environments by label in two latent dimensions, and in two principal components.
 
     ```python
-    coverage_by_frame([score(atoms) for atoms in frames], threshold=1.2, labels=labels)
+    maps(codes, pca_reconstruction(z, z, 2)[1], labels)
     ```
     """
-    scores, frame = [finite_values(s) for s in scores_by_frame], np.arange(len(scores_by_frame))
-    edges, levels = np.arange(len(scores) + 1) - 0.5, (0.05, 0.25, 0.5, 0.75, 0.95, 1)
-    share = np.array([100 * np.mean(s > threshold) if len(s) else np.nan for s in scores])
-    bands = np.array([np.quantile(s, levels) if len(s) else [np.nan] * 6 for s in scores]).T
-    figure = new_figure(10.0, 6.2)
-    upper, lower = figure.subplots(2, 1, sharex=True)
-    for low, high, color, text in ((0, 4, "#c6dbec", "5 to 95 %"), (1, 3, "#7fb2d6", "25 to 75 %")):
-        band = {"baseline": bands[low], "fill": True, "color": color, "label": text}
-        lower.stairs(bands[high], edges, **band)
-    lower.stairs(bands[2], edges, baseline=None, color=BLUE, linewidth=1.5, label="median")
-    lower.stairs(bands[5], edges, baseline=None, color="0.45", linewidth=0.9, label="highest")
-    line = {"linestyle": "--", "linewidth": 1.5, "label": f"threshold {threshold:.3g}"}
-    lower.axhline(threshold, color=VERMILION, **line)
-    names = np.array([""] * len(scores) if labels is None else labels, str)
-    styles = {"": (BLUE, "o")} if labels is None else label_styles(lower, names, label_order)
-    for name, (color, marker) in styles.items():
-        chosen = (names == name) & np.isfinite(share)
-        upper.stairs(np.where(chosen, share, 0), edges, fill=True, color=color, alpha=0.35)
-        style = {
-            "s": 4 * marker_size(20 * len(scores)),
-            "c": color,
-            "marker": marker,
-            "linewidth": 0,
-        }
-        upper.scatter(frame[chosen], share[chosen], clip_on=False, **style)
-    worst = np.max(finite_values(share), initial=0.0)
-    upper.set(xlim=(edges[0], edges[-1]), ylim=(0, np.clip(1.15 * worst, 5, 105)))
-    upper.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-    lower.set(ylim=axis_limits(np.append(bands[[0, 4]], threshold), bands[5], stretch=0.5))
-    title = f"{np.sum(share > 0)} of {len(scores)} frames have atoms outside the data"
-    style_axes(upper, f"{title}, at most {worst:.3g} %", "", "atoms outside (%)")
-    note_missing(lower, *scores_by_frame)
-    style_axes(lower, "Coverage score of each frame's atoms", "frame", "coverage score")
+    figure, kinds = new_figure(10.0, 5.0), np.asarray(labels, str)
+    panels = figure.subplots(1, 2)
+    styles = label_styles(panels[0], kinds, label_order)
+    for ax, points, name, axis in (
+        (panels[0], latent, "VAE, learned without labels", "latent dimension"),
+        (panels[1], pca, "PCA", "principal component"),
+    ):
+        points = np.asarray(points, float)
+        for place, kind in enumerate(sorted(styles, key=lambda name: -np.sum(kinds == name))):
+            chosen = points[kinds == kind]
+            style = {"c": styles[kind][0], "marker": styles[kind][1], "zorder": 2 + place / 100}
+            ax.scatter(*chosen.T, s=marker_size(len(points)), **style, **DOTS)
+        note_missing(ax, points)
+        style_axes(ax, name, f"{axis} 1", f"{axis} 2")
     legend_below(figure)
     return figure
-
-
-def coverage_map(
-    codes_train: Float[np.ndarray, "m 2"],
-    codes_new: Float[np.ndarray, "k 2"],
-    scores_new: Float[np.ndarray, " k"],
-    threshold: float,
-    axis_names: tuple[str, str] = ("latent dimension 1", "latent dimension 2"),
-) -> Figure:
-    """New environments, coloured by coverage score, over the training data in grey.
-
-    ```python
-    coverage_map(codes_train, codes_new, coverage_score, threshold=1.2)
-    ```
-    """
-    figure = new_figure(8.0, 5.4)
-    ax, name = figure.subplots(), f"training data ({len(codes_train):,})"
-    ax.scatter(*np.transpose(codes_train), s=7, c="0.8", **DOTS)
-    share = _draw_scores(figure, ax, codes_new, scores_new, threshold)
-    keys = ((name, "0.8", "o"), ("new, covered", BLUE, "o"), ("new, outside", VERMILION, "D"))
-    for name, color, marker in keys:
-        ax.scatter([], [], s=36, c=color, marker=marker, linewidth=0, label=name)
-    title = f"{len(codes_new):,} new environments: {share} outside the training data"
-    style_axes(ax, title, *axis_names)
-    legend_below(figure)
-    return figure
-
-
-def _draw_scores(figure: Figure, ax: Axes, codes, scores, threshold: float) -> str:
-    """Environments coloured by coverage score, uncovered ones larger and on top; their share.
-
-    Blue below the threshold and orange above, darker the further away.
-    """
-    codes, scores = np.reshape(np.asarray(codes, float), (-1, 2)), np.asarray(scores, float)
-    outside, covered = np.flatnonzero(scores > threshold), np.flatnonzero(scores <= threshold)
-    np.random.default_rng(0).shuffle(covered)
-    outside = outside[np.argsort(scores[outside])]
-    low = np.quantile([threshold, *finite_values(scores[covered])], 0.005)
-    high = np.quantile([threshold, *finite_values(scores[outside])], 0.98)
-    least = 0.02 * (high - low) or 1e-6
-    low, high = min(low, threshold - least), max(high, threshold + least)
-    at = (threshold - low) / (high - low)
-    stops = [(0, "#08306b"), (at / 2, BLUE), (at, "#a6cbe3")]
-    stops += [(at, "#f6b26b"), ((1 + at) / 2, VERMILION), (1, "#6b1f00")]
-    colors = LinearSegmentedColormap.from_list("coverage", stops, 1024)
-    style = {"cmap": colors, "norm": Normalize(low, high), "edgecolor": "white", **DOTS}
-    for part, marker, scale, edge in ((covered, "o", 1, 0), (outside, "D", 2.5, 0.25)):
-        style |= {"s": scale * marker_size(len(scores)), "linewidth": edge, "zorder": 2 + edge}
-        drawn = ax.scatter(*codes[part].T, c=scores[part], marker=marker, **style)
-    beyond = (np.min(scores, initial=low) < low, np.max(scores, initial=high) > high)
-    extend = {(1, 1): "both", (1, 0): "min", (0, 1): "max"}.get(beyond, "neither")
-    label = f"coverage score (line: threshold {threshold:.3g})"
-    bar = colorbar(figure, drawn, label, extend=extend)
-    bar.ax.axhline(threshold, color="black", linewidth=2)
-    note_missing(ax, scores, codes)
-    return f"{short_number(100 * len(outside) / max(len(scores), 1))} %"
 
 
 def distributions(
@@ -256,3 +178,26 @@ def distributions(
     style_axes(panels[1], "Angles, as the descriptor sees them", "θ (°)", "density (1/radian)")
     legend_below(figure)
     return figure
+
+
+def decoded(
+    descriptor: Chebyshev,
+    standardizer: Standardizer,
+    model: VAE,
+    params: Params,
+    codes: Mapping[str, Float[np.ndarray, " latent"]],
+) -> Figure:
+    """Distances and angles at latent points, decoded: what the VAE thinks is there.
+
+    **Arguments:** `codes` points of the latent space by name, training environments and gaps.
+
+    ```python
+    decoded(descriptor, standardizer, model, params, {"crystal": z[0], "gap": targets.z[0]})
+    ```
+    """
+    r = np.linspace(0.1, descriptor.radial_cutoff - 0.05, 300)
+    theta = np.linspace(0, np.pi, 300)
+    z = model.decode(params, jnp.asarray(list(codes.values()), jnp.float32))
+    view = density_view(descriptor, standardizer.invert(jnp.asarray(z, float)), r, theta)
+    by_name = lambda density: dict(zip(codes, np.asarray(density), strict=True))
+    return distributions(r, by_name(view.radial), theta, by_name(view.angular))

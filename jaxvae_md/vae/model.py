@@ -26,7 +26,7 @@ class VAE(NamedTuple):
     """latent codes -> mean of the standardised descriptors"""
 
 
-def vae(num_features: int, latent_dim: int = 8, hidden: Sequence[int] = (128, 128)) -> VAE:
+def vae(num_features: int, latent_dim: int = 8, hidden: Sequence[int] = (256, 256)) -> VAE:
     """A VAE with Gaussian encoder and Gaussian decoder of one learned noise scale.
 
     A learned noise scale lets every latent dimension stay active; a fixed scale of 1 makes some

@@ -1,8 +1,13 @@
-"""Training of the VAE, and what it can reconstruct."""
+"""Training of the VAE."""
 
 from __future__ import annotations
 
+import hashlib
+import json
+import shutil
+from collections.abc import Callable
 from functools import lru_cache, partial
+from pathlib import Path
 from typing import NamedTuple
 
 import jax
@@ -14,16 +19,21 @@ from jaxtyping import Float
 from tqdm import tqdm
 
 from jaxvae_md._typing import Array, Params
-from jaxvae_md.errors import RunError
+from jaxvae_md.checkpoint import load_checkpoint, save_checkpoint
+from jaxvae_md.errors import InputError, OptionError, RunError
 from jaxvae_md.vae.loss import elbo
 from jaxvae_md.vae.model import VAE
 
 
 class History(NamedTuple):
-    """Evidence lower bound (nats per environment) after each epoch."""
+    """What was measured after each epoch."""
 
     elbo_train: Float[np.ndarray, " epochs"]
+    """evidence lower bound, nats per environment, with the epoch's weight of the divergence"""
     elbo_test: Float[np.ndarray, " epochs"]
+    """that of `x_test`, with the full weight `beta`"""
+    kl: Float[np.ndarray, "epochs latent"]
+    """divergence of `x_test` from the standard normal, nats per latent dimension"""
 
 
 def train(
@@ -32,60 +42,141 @@ def train(
     *,
     key: Array,
     x_test: Float[Array, "t f"] | None = None,
-    num_steps: int = 7000,
+    num_steps: int = 6000,
     batch_size: int = 256,
-    learning_rate: float = 2e-3,
+    learning_rate: float = 4e-3,
+    beta: float | Callable[[float], float] = 1.0,
+    checkpoint: str | Path | None = None,
     progress: bool = False,
 ) -> tuple[Params, History]:
     """Maximises the evidence lower bound with Adam; returns the parameters of the best epoch.
 
-    Each epoch is one jitted scan. The divergence's weight grows to 1 over the first tenth of the
-    epochs, so that no dimension collapses before it is used. Deterministic per key.
+    Each epoch is one jitted scan. Deterministic per key.
 
     **Arguments:** `x` standardised descriptors of the training environments; `x_test` of frames
     that are kept out: training stops when their bound has not risen for a quarter of the
-    epochs, and the epoch is chosen by it. Everyday arguments end here; the rest are rarely needed.
-    **Raises:** `RunError` when the bound is not finite.
+    epochs, and the epoch is chosen by it. `beta` weighs the divergence (Higgins et al., ICLR
+    2017): a number, to which the weight grows over the first tenth of the epochs, so that no
+    dimension collapses before it is used; or a schedule of your own, a function of the share of
+    the epochs that are done, 0 to 1. `checkpoint` a folder, written every ten epochs and removed
+    at the end: a training that was interrupted continues from it, and ends with the same bits.
+    **Raises:** `InputError` for data that are not finite or of another number of columns;
+    `OptionError` for a checkpoint of another training; `RunError` when the bound is not finite.
 
     ```python
     params, history = train(vae(26, 8), z_train, key=jax.random.key(0), x_test=z_test)
+    history.kl[-1]  # nats per latent dimension
     ```
     """
-    x = jnp.asarray(x, jnp.float32)
-    x_test = x if x_test is None else jnp.asarray(x_test, jnp.float32)
+    x = _checked(model, x, "x")
+    x_test = x if x_test is None else _checked(model, x_test, "x_test")
     batch_size = min(batch_size, len(x))
     steps_per_epoch = len(x) // batch_size
     num_epochs = max(1, round(num_steps / steps_per_epoch))
     optimiser = _optimiser(learning_rate, num_epochs * steps_per_epoch)
+    weight_of = beta if callable(beta) else lambda done: beta * min(1.0, 10 * done)
+    drawn = jax.random.fold_in(key, 0)
 
-    params = model.init(jax.random.fold_in(key, 0))
-    state = optimiser.init(params)
-    best, best_elbo, since_best = params, -np.inf, 0
-    history = []
-    with tqdm(range(num_epochs), desc="train VAE", unit="epoch", disable=not progress) as bar:
+    params = model.init(drawn)
+    progress_made = _Progress(params, optimiser.init(params), params, [])
+    place = None if checkpoint is None else Path(checkpoint)
+    if place is not None:
+        settings = [num_epochs, batch_size, learning_rate, [weight_of(t) for t in (0.05, 0.5, 1)]]
+        mark = _fingerprint(settings, key, x, x_test)
+        progress_made = _continued(place, mark, progress_made)
+    params, state, best, history = progress_made
+    with tqdm(
+        range(len(history), num_epochs), desc="train VAE", unit="epoch", disable=not progress
+    ) as bar:
         for epoch in bar:
-            warm = min(1.0, (epoch + 1) / max(1, num_epochs // 10))
-            params, state, on_train = _epoch(
-                model,
-                optimiser,
-                batch_size,
-                params,
-                state,
-                x,
-                warm,
-                jax.random.fold_in(key, epoch + 1),
-            )
-            on_test = float(_mean_elbo(model, params, x_test, jax.random.fold_in(key, 0)))
-            history.append((float(on_train), on_test))
-            if not np.isfinite(on_test):
-                raise RunError(f"the VAE's bound is not finite after epoch {epoch}")
-            since_best += 1
-            if on_test > best_elbo:
-                best, best_elbo, since_best = params, on_test, 0
-            if since_best > max(10, num_epochs // 4) and warm == 1.0:
+            if _is_past(history, num_epochs):
                 break
+            weight = weight_of((epoch + 1) / num_epochs)
+            on_epoch = jax.random.fold_in(key, epoch + 1)
+            params, state, on_train = _epoch(
+                model, optimiser, batch_size, params, state, x, weight, on_epoch
+            )
+            likelihood, kl = _mean_parts(model, params, x_test, drawn)
+            on_test = float(likelihood - weight_of(1.0) * np.sum(kl))
+            if not np.isfinite(on_test):
+                raise RunError(
+                    f"the VAE's bound is not finite after epoch {epoch}",
+                    remedy="lower the learning rate",
+                )
+            history.append((float(on_train), on_test, np.asarray(kl)))
+            if on_test == max(bound for _, bound, _ in history):
+                best = params
+            if place is not None and len(history) % _EPOCHS_BETWEEN_CHECKPOINTS == 0:
+                _save(place, mark, _Progress(params, state, best, history))
             bar.set_postfix(elbo=f"{on_test:.2f}")
+    if place is not None:
+        shutil.rmtree(place, ignore_errors=True)
     return best, History(*(np.array(column) for column in zip(*history, strict=True)))
+
+
+_EPOCHS_BETWEEN_CHECKPOINTS = 10
+
+
+class _Progress(NamedTuple):
+    params: Params
+    state: optax.OptState
+    best: Params
+    history: list[tuple[float, float, np.ndarray]]
+
+
+def _is_past(history: list[tuple[float, float, np.ndarray]], num_epochs: int) -> bool:
+    """Whether the bound of `x_test` has not risen for a quarter of the epochs."""
+    bounds = [bound for _, bound, _ in history]
+    warm = len(bounds) >= num_epochs // 10
+    return warm and len(bounds) - 1 - int(np.argmax(bounds or [0])) > max(10, num_epochs // 4)
+
+
+def _checked(model: VAE, x: Float[Array, "m f"], name: str) -> Float[Array, "m f"]:
+    if np.ndim(x) != 2 or np.shape(x)[1] != model.num_features or not len(x):
+        raise InputError(
+            f"{name} is of shape {np.shape(x)}, and the VAE takes {model.num_features} columns",
+            remedy="give descriptors as the VAE was made for, [environments, columns]",
+        )
+    finite = np.isfinite(np.asarray(x)).all(axis=1)
+    if not finite.all():
+        raise InputError(
+            f"{name} is not finite in {np.sum(~finite)} of {len(x)} environments",
+            atom=int(np.argmin(finite)),
+            remedy="look at the structure that it is from",
+        )
+    return jnp.asarray(x, jnp.float32)
+
+
+def _fingerprint(settings: list, key: Array, *data: Float[Array, "m f"]) -> str:
+    digest = hashlib.sha256(json.dumps(settings).encode())
+    for part in (jax.random.key_data(key), *data):
+        digest.update(np.asarray(part).tobytes())
+    return digest.hexdigest()
+
+
+def _save(place: Path, mark: str, made: _Progress) -> None:
+    leaves = jax.tree.leaves(made._replace(history=[]))
+    columns = [np.array(column) for column in zip(*made.history, strict=True)]
+    tree = {f"leaf_{i}": np.asarray(leaf) for i, leaf in enumerate(leaves)}
+    tree |= {f"history_{i}": column for i, column in enumerate(columns)}
+    save_checkpoint(place, tree, {"training": mark})
+
+
+def _continued(place: Path, mark: str, start: _Progress) -> _Progress:
+    """Where the interrupted training was, or the start where there is no checkpoint."""
+    if not place.exists():
+        return start
+    found = load_checkpoint(place)
+    if found.info.get("training") != mark:
+        raise OptionError(
+            f"{place} is the checkpoint of another training",
+            remedy="give the same data, key and options, or another folder",
+        )
+    leaves, structure = jax.tree.flatten(start)
+    leaves = [jnp.asarray(found.tree[f"leaf_{i}"]) for i in range(len(leaves))]
+    on_train, on_test, kl = (found.tree[f"history_{i}"] for i in range(3))
+    history = [(float(a), float(b), c) for a, b, c in zip(on_train, on_test, kl, strict=True)]
+    return jax.tree.unflatten(structure, leaves)._replace(history=history)
 
 
 @lru_cache(maxsize=8)
@@ -118,50 +209,6 @@ def _epoch(model, optimiser, batch_size, params, state, x, kl_weight, key):
 
 
 @partial(jax.jit, static_argnums=0)
-def _mean_elbo(model, params, x, key):
+def _mean_parts(model, params, x, key):
     parts = elbo(model, params, x, key)
-    return jnp.mean(parts.log_likelihood - jnp.sum(parts.kl, axis=-1))
-
-
-def reconstruction_r2(
-    x: Float[Array, "m f"], reconstruction: Float[Array, "m f"]
-) -> Float[np.ndarray, " f"]:
-    """Coefficient of determination R2 of every column.
-
-    ```python
-    r2 = reconstruction_r2(z, model.decode(params, model.encode(params, z)[0])).mean()
-    ```
-    """
-    x, reconstruction = np.asarray(x, float), np.asarray(reconstruction, float)
-    residual = np.sum((x - reconstruction) ** 2, axis=0)
-    total = np.sum((x - x.mean(axis=0)) ** 2, axis=0)
-    return 1 - residual / np.where(total > 0, total, 1)
-
-
-def active_dims(kl: Float[Array, "m latent"], threshold: float = 0.05) -> int:
-    """Number of latent dimensions whose mean divergence exceeds `threshold` nats.
-
-    ```python
-    active_dims(elbo(model, params, z).kl)
-    ```
-    """
-    return int(np.sum(np.mean(np.asarray(kl), axis=0) > threshold))
-
-
-def pca_reconstruction(
-    x: Float[Array, "m f"], x_new: Float[Array, "t f"], num_components: int
-) -> tuple[Float[np.ndarray, "t f"], Float[np.ndarray, "t c"]]:
-    """Principal component analysis fitted on `x`: reconstruction and scores of `x_new`.
-
-    The yardstick of every VAE of the same latent dimension.
-
-    ```python
-    reconstruction, scores = pca_reconstruction(z_train, z_test, num_components=8)
-    ```
-    """
-    x, x_new = np.asarray(x, float), np.asarray(x_new, float)
-    mean = x.mean(axis=0)
-    _, _, directions = np.linalg.svd(x - mean, full_matrices=False)
-    directions = directions[:num_components]
-    scores = (x_new - mean) @ directions.T
-    return scores @ directions + mean, scores
+    return jnp.mean(parts.log_likelihood), jnp.mean(parts.kl, axis=0)

@@ -10,7 +10,9 @@ import pytest
 
 from jaxvae_md import checkpoint, errors
 from jaxvae_md.checkpoint import from_tree, load_checkpoint, save_checkpoint, to_tree
-from jaxvae_md.coverage import CoverageModel, LocalRatio
+from jaxvae_md.coverage import CoverageModel, Kinds, LatentRatio, LocalRatio
+from jaxvae_md.coverage.ratio import Density, RegionEncoder
+from jaxvae_md.coverage.references import References
 from jaxvae_md.descriptors import Standardizer
 from jaxvae_md.generate import Targets
 from jaxvae_md.learn.state import Dataset, State, Trial
@@ -28,7 +30,12 @@ def full_state() -> State:
         np.ones((2, 8, 3)),
         np.array([0, 1]),
     )
-    ratio = LocalRatio(np.ones((2, 3, 4)), np.ones((2, 3), bool), np.ones((2, 3)), np.array(0.1))
+    references = References(np.ones((2, 3, 4)), np.ones((2, 3), bool))
+    density = Density(references, np.ones((2, 3, 1)), np.ones((2, 3, 1), int), np.array(0.1))
+    kinds = Kinds(references, np.ones((2, 3), int), np.array([0, 1]), np.eye(2), np.array(2.0))
+    coverage = CoverageModel(
+        LocalRatio(density, density), np.array(1.5), np.array(1.6), np.array(0.05), kinds
+    )
     return State(
         round=np.array(1),
         data=dataset,
@@ -36,7 +43,7 @@ def full_state() -> State:
         test=np.array([1]),
         standardizer=Standardizer(np.arange(3.0), np.ones(3)),
         vae_params={"encoder": {"hidden": {"layer_0": {"kernel": jnp.ones((2, 3))}}}},
-        coverage=CoverageModel((ratio, ratio), np.array(1.5), np.array(0.02), np.array([0, 1])),
+        coverage=coverage,
         history={"fit": np.array([3.0, 2.0])},
     )
 
@@ -57,7 +64,18 @@ def test_a_checkpoint_gives_back_the_state(tmp_path):
     assert back.targets is None
     assert back.params is None
     assert back.coverage is not None
-    assert isinstance(back.coverage.ratios[1], LocalRatio)
+    assert isinstance(back.coverage.method, LocalRatio)
+    assert isinstance(back.coverage.method.near, Density)
+
+
+def test_of_a_union_the_type_with_these_fields_comes_back(tmp_path):
+    full = full_state().coverage
+    assert full is not None
+    encoder = RegionEncoder(Standardizer(np.zeros(4), np.ones(4)), {"w": np.ones(2)}, np.ones(2))
+    other = full._replace(method=LatentRatio(full.method.region, full.method.near, encoder))
+    for model in (full, other):
+        save_checkpoint(tmp_path / "c", to_tree(model))
+        assert_same(from_tree(CoverageModel, load_checkpoint(tmp_path / "c").tree), model)
 
 
 def test_a_checkpoint_keeps_parts_without_elements(tmp_path):

@@ -1,3 +1,5 @@
+import gzip
+import json
 import os
 
 import ase.io
@@ -170,3 +172,19 @@ def test_an_interrupted_write_leaves_the_old_file_and_no_part_of_the_new(tmp_pat
         io.write_frames(path, [silicon(energy=-1.0), broken])
     assert path.read_bytes() == before
     assert os.listdir(tmp_path) == ["frames.extxyz"]
+
+
+def test_a_map_for_chemiscope_has_a_point_for_every_atom(tmp_path):
+    frames = [silicon(), moved(2.0, 1, 1)]
+    frames[1].info["note"] = {"what": "chemiscope would not take it"}
+    path = tmp_path / "map.json.gz"
+    columns = {"a": np.arange(4.0), "b": np.array([0, 1, np.inf, 2]), "kind": list("wxyz")}
+    io.write_chemiscope(path, frames, columns, "two frames")
+    data = json.loads(gzip.decompress(path.read_bytes()))
+    assert len(data["structures"]) == 2
+    assert len(data["environments"]) == 4
+    assert data["properties"]["b"]["values"] == [0, 1, 2, 2]
+    assert data["properties"]["kind"]["values"] == list("wxyz")
+    assert data["settings"]["map"]["y"]["property"] == "b"
+    with pytest.raises(errors.InputError, match="3 values for 4 atoms"):
+        io.write_chemiscope(path, frames, {"a": np.arange(3)})

@@ -79,7 +79,7 @@ def test_novelty_is_the_coverage_score_of_every_atom(saved):
     atoms = frames()[2]
     atoms.positions[0] += 0.8
     y = coverage.surroundings([atoms], one.architecture.descriptor, one.standardizer, 2.35)[0]
-    expected = coverage.score(one.coverage, jnp.asarray(y))
+    expected = coverage.score(one.coverage, y)
     atoms.calc = load_model(path).calculator()
     found = atoms.calc.get_property("novelty", atoms)
     assert np.abs(found - expected).max() < 1e-8

@@ -109,6 +109,13 @@ FIGURES = {
     "coverage with an empty frame": lambda: plot.coverage_by_frame([SCORES, NOTHING], 1.0),
     "coverage map": lambda: plot.coverage_map(CODES, CODES[250:] + 1, SCORES[250:], 1.0),
     "coverage map, nothing new": lambda: plot.coverage_map(CODES, np.zeros((0, 2)), NOTHING, 1.0),
+    "coverage by step": lambda: plot.coverage_by_frame(
+        np.split(SCORES, 77), 1.0, step=np.arange(77) * 100, left_at=40
+    ),
+    "coverage map, few known": lambda: plot.coverage_map(CODES[:2], CODES, SCORES, 1.0),
+    "calibration": lambda: plot.calibration(np.linspace(0, 1, 50), np.arange(50) % 3 > 0),
+    "calibration, all sure": lambda: plot.calibration(np.ones(5), np.ones(5, bool)),
+    "maps": lambda: plot.maps(CODES, 2 * CODES, LABELS),
     "history": lambda: plot.training_history(
         {"train": (np.arange(9), -np.exp(-np.arange(9.0)))}, ylabel="ELBO (nats)"
     ),

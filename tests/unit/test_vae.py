@@ -9,7 +9,16 @@ import pytest
 from jaxvae_md import datasets, errors
 from jaxvae_md.descriptors import chebyshev, describe, fit_standardizer
 from jaxvae_md.learn.config import split
-from jaxvae_md.vae import active_dims, elbo, pca_reconstruction, reconstruction_r2, train, vae
+from jaxvae_md.vae import (
+    active_dims,
+    elbo,
+    pca_reconstruction,
+    reconstruction_r2,
+    reconstruction_report,
+    refine,
+    train,
+    vae,
+)
 from tests.asserts import assert_close, assert_gradient
 
 KEY = jax.random.key(0)
@@ -71,17 +80,79 @@ def test_training_again_compiles_nothing():
     once = partial(fit, x, x_test=x_test, num_steps=16)
     once(key=KEY)
     module = sys.modules["jaxvae_md.vae.train"]
-    before = module._epoch._cache_size(), module._mean_elbo._cache_size()
+    before = module._epoch._cache_size(), module._mean_parts._cache_size()
     once(key=jax.random.key(1))
-    after = module._epoch._cache_size(), module._mean_elbo._cache_size()
+    after = module._epoch._cache_size(), module._mean_parts._cache_size()
     assert after == before
 
 
 def test_data_that_are_not_finite_are_an_error():
     x = curved_sheet()
     x[7, 3] = np.nan
-    with pytest.raises(errors.RunError, match="not finite"):
+    with pytest.raises(errors.InputError, match="x is not finite in 1 of 400") as caught:
         fit(x, key=KEY)
+    assert caught.value.atom == 7
+    with pytest.raises(errors.InputError, match="takes 6 columns"):
+        fit(curved_sheet()[:, :5], key=KEY)
+
+
+def test_an_interrupted_training_ends_with_the_same_bits(tmp_path):
+    x, place = curved_sheet(), tmp_path / "vae"
+    whole, history = fit(x, key=KEY, x_test=curved_sheet(seed=1))
+
+    again = partial(fit, x, key=KEY, x_test=curved_sheet(seed=1), checkpoint=place)
+    module = sys.modules["jaxvae_md.vae.train"]
+    epochs = []
+    epoch = module._epoch
+
+    def counted(*args):
+        epochs.append(1)
+        if len(epochs) == 13:
+            raise KeyboardInterrupt
+        return epoch(*args)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "_epoch", counted)
+        with pytest.raises(KeyboardInterrupt):
+            again()
+    assert place.is_dir()
+    with pytest.raises(errors.OptionError, match="another training"):
+        again(key=jax.random.key(5))
+    params, resumed = again()
+    assert np.array_equal(flat(params), flat(whole))
+    assert np.array_equal(resumed.elbo_test, history.elbo_test)
+    assert np.array_equal(resumed.kl, history.kl)
+    assert not place.exists()
+
+
+def test_a_smaller_weight_of_the_divergence_lets_it_grow():
+    kl = [fit(curved_sheet(), key=KEY, beta=beta)[1].kl[-1].sum() for beta in (0.1, 1.0, 10.0)]
+    assert kl[0] > kl[1] > kl[2]
+
+
+def test_refined_codes_reconstruct_better_and_have_a_slope():
+    x = curved_sheet()
+    params = jax.tree.map(lambda leaf: jnp.asarray(leaf, float), fit(x, key=KEY)[0])
+    code = SMALL.encode(params, jnp.asarray(x))[0]
+    missing = lambda code: float(jnp.mean((SMALL.decode(params, code) - x) ** 2))
+    refined = refine(SMALL, params, jnp.asarray(x), code)
+    assert missing(refined) < missing(code)
+    assert missing(refine(SMALL, params, jnp.asarray(x), code, 3)) <= missing(refined) + 1e-9
+    some = lambda x: jnp.sum(
+        refine(SMALL, params, x, SMALL.encode(params, x)[0]) * jnp.array([1.0, -2.0])
+    )
+    assert_gradient(some, x[:3], max_directions=4)
+
+
+def test_the_report_is_that_of_the_reconstructions():
+    x, new = curved_sheet(), curved_sheet(seed=1)
+    params, _ = fit(x, key=KEY)
+    report = reconstruction_report(SMALL, params, x, new)
+    assert_close(report.r2, reconstruction_r2(new, report.by_vae), 1e-12)
+    assert_close(report.r2_pca, reconstruction_r2(new, pca_reconstruction(x, new, 2)[0]), 1e-12)
+    assert report.kl.shape == (2,)
+    refined = reconstruction_report(SMALL, params, x, new, num_refinements=1)
+    assert refined.r2.mean() > report.r2.mean()
 
 
 def test_fewer_environments_than_a_batch_are_enough():
