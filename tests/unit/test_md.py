@@ -221,7 +221,7 @@ def test_an_altered_trajectory_is_noticed(model, tmp_path, caplog):
 
 
 def test_a_full_disk_is_reported_and_what_was_written_goes_on(model, tmp_path):
-    options = MDOptions(temperature=200.0, steps=1000, record_every=5)
+    options = MDOptions(temperature=200.0, steps=1000, record_every=1)
     whole = new_md(model, frames()[0], options, tmp_path / "whole")
     size = (tmp_path / "whole" / "trajectory.extxyz").stat().st_size
     with file_size_limit(size - 100), pytest.raises(errors.WriteError, match="too large") as caught:
