@@ -112,7 +112,7 @@ def reconstruction(data: Data, seed: int) -> Iterator[tuple[str, float]]:
     began = time.perf_counter()
     z, z_stop, z_test = standardised(data, train_rows, stop, test_rows)
     kept = np.setdiff1d(train_rows, stop)
-    copies = perturbed(data.pick(kept), 10, rattle=0.05 * data.nearest, seed=seed)
+    copies = perturbed(data.pick(kept), 10, rattle=0.08 * data.nearest, seed=seed)
     standardizer = fit_standardizer(np.concatenate([data.x[i] for i in train_rows]))
     more = np.concatenate([*(data.x[i] for i in kept), *describe(copies, data.descriptor)])
     more = np.asarray(standardizer.apply(more), np.float32)
@@ -120,9 +120,11 @@ def reconstruction(data: Data, seed: int) -> Iterator[tuple[str, float]]:
     for latent_dim in (8, 2):
         model = vae(z.shape[1], latent_dim)
         began = time.perf_counter()
-        params, _ = train(model, more, key=jax.random.key(seed), x_test=z_stop, beta=0.3)
+        params, _ = train(
+            model, more, key=jax.random.key(seed), x_test=z_stop, beta=0.1, learning_rate=6e-3
+        )
         seconds = time.perf_counter() - began
-        report = reconstruction_report(model, params, z, z_test, num_refinements=1)
+        report = reconstruction_report(model, params, z, z_test, num_refinements=3)
         encoder = reconstruction_report(model, params, z, z_test)
         yield f"vae-r2-latent{latent_dim}", report.r2.mean()
         yield f"vae-r2-latent{latent_dim}-encoder", encoder.r2.mean()
