@@ -57,9 +57,11 @@ class Data:
         self.labels = np.array([label_of(atoms) for atoms in self.frames])
         names, counts = np.unique(self.labels, return_counts=True)
         if len(names) < 2:
-            raise SystemExit(f"{path}: one label only, {names[0]!r}; give frames of several kinds")
+            raise SystemExit(
+                f"{path}: one label only, {str(names[0])!r}; give frames of several kinds"
+            )
         if counts.min() < NUM_FOLDS:
-            few = names[np.argmin(counts)]
+            few = str(names[np.argmin(counts)])
             raise SystemExit(
                 f"{path}: {counts.min()} frames of {few!r} are fewer than {NUM_FOLDS} folds"
             )

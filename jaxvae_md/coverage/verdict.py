@@ -78,7 +78,7 @@ def verdict(
     groups = _groups(by_frame, found, surroundings)
     expectation = f"{expected:.0%} would by chance"
     total = f"{share:.1%} of its {len(outside)} atoms look unlike the training data"
-    details = _of_groups(groups, labels) + _of_nearest(by_frame, found)
+    details = _of_highest(scores) + _of_groups(groups, labels) + _of_nearest(by_frame, found)
     left, num = left_at(beyond), len(scores)
     # of several frames some are outside by chance
     by_chance = num > 1 and binom.sf(len(frames) - 1, num, expected) > _SURE
@@ -128,6 +128,14 @@ def listed(word: str, numbers: Sequence[int] | Int[np.ndarray, " k"]) -> str:
         if len(names) == 1
         else (f"{word}s {', '.join(names[:-1])} and {names[-1]}")
     )
+
+
+def _of_highest(scores: Sequence[Float[np.ndarray, " n"]]) -> str:
+    """Where to look first: in the frame of the highest score, the four highest."""
+    finite = [np.where(np.isfinite(part), part, -np.inf) for part in scores]
+    frame = int(np.argmax([part.max() for part in finite]))
+    atoms = np.argsort(-finite[frame])[:4]
+    return f" The highest scores are those of {listed('atom', atoms)} in frame {frame}."
 
 
 def _of_groups(groups: list[Group], labels: Sequence[str]) -> str:

@@ -329,6 +329,7 @@ def test_verdict_counts_the_outsiders_and_says_what_they_are_like():
         "50.0% of the 4 atoms of NEW are outside the training data (10% would by chance); 1 of 2 "
         "frames are outside as a whole, the first of them frame 1."
     )
+    assert "The highest scores are those of atoms 1, 0 and 2 in frame 1." in bad.sentence
     assert "most like melt of what is known (100%)" in bad.sentence
     assert bad.sentence.endswith("Nearest to them are training frame 6.")
     assert bad.share == 0.5
