@@ -2,13 +2,16 @@ import subprocess
 import sys
 from itertools import combinations
 
+import jax
 import numpy as np
 import pytest
 from matplotlib.collections import EllipseCollection
 from matplotlib.figure import Figure
 
 from jaxvae_md import plot
+from jaxvae_md.descriptors import Standardizer, chebyshev
 from jaxvae_md.plot.style import label_styles
+from jaxvae_md.vae import vae
 
 RNG = np.random.default_rng(0)
 LABELS = np.repeat(["crystal", "surface", "melt"], [300, 80, 5])
@@ -414,3 +417,16 @@ def test_history_is_logarithmic_only_where_that_helps():
     assert ax.get_title(loc="left") == "Bound"
     flat = {"loss": (steps, 1 + 0.1 * np.sin(steps))}
     assert plot.training_history(flat, ylabel="loss").axes[0].get_yscale() == "linear"
+
+
+def test_decoded_latent_points_are_drawn_as_distances_and_angles():
+    descriptor = chebyshev(("Si",), 5.0, 4, 5.0, 4)
+    model = vae(descriptor.num_features, 2, hidden=(4,))
+    params = model.init(jax.random.key(0))
+    standardizer = Standardizer(np.arange(10.0), np.ones(10))
+    codes = {"crystal": np.zeros(2), "gap": np.ones(2)}
+    figure = plot.decoded(descriptor, standardizer, model, params, codes)
+    left, right = figure.axes[:2]
+    assert [len(ax.lines) for ax in (left, right)] == [3, 3]  # two densities and zero
+    assert {"crystal", "gap"} <= {line.get_label() for line in left.lines}
+    assert not np.allclose(left.lines[0].get_ydata(), left.lines[1].get_ydata())
