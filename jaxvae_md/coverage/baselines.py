@@ -19,12 +19,13 @@ from jaxvae_md._typing import Array, Params
 from jaxvae_md.coverage.references import (
     PER_STRUCTURE,
     References,
+    by_rows,
     choose,
     gather,
     squared_distances,
 )
 from jaxvae_md.coverage.surroundings import Surroundings
-from jaxvae_md.vae import elbo, train, vae
+from jaxvae_md.vae import VAE, elbo, train, vae
 
 _HIDDEN = (128, 128)
 
@@ -73,8 +74,7 @@ class Reconstruction(NamedTuple):
     def score(self, y: Surroundings, own: Int[Array, " m"]) -> Float[Array, " m"]:
         """Root mean square of x - decode(encode(x)); nothing is left out."""
         del own
-        model = vae(y.own.shape[-1], _latent_dim(self.params), _HIDDEN)
-        params = jax.tree.map(lambda leaf: jnp.asarray(leaf, y.own.dtype), self.params)
+        model, params = _autoencoder(self.params, y)
         missing = y.own - model.decode(params, model.encode(params, y.own)[0])
         return jnp.sqrt(jnp.mean(missing**2, axis=-1) + 1e-10)
 
@@ -87,8 +87,7 @@ class NegativeElbo(NamedTuple):
     def score(self, y: Surroundings, own: Int[Array, " m"]) -> Float[Array, " m"]:
         """Minus the evidence lower bound at the code's mean, nats; nothing is left out."""
         del own
-        model = vae(y.own.shape[-1], _latent_dim(self.params), _HIDDEN)
-        params = jax.tree.map(lambda leaf: jnp.asarray(leaf, y.own.dtype), self.params)
+        model, params = _autoencoder(self.params, y)
         parts = elbo(model, params, y.own)
         return jnp.sum(parts.kl, axis=-1) - parts.log_likelihood
 
@@ -122,9 +121,9 @@ def quests(bandwidth: float | None = None, num_references: int = PER_STRUCTURE):
         if bandwidth is not None:
             return DeltaEntropy(references, jnp.asarray(bandwidth))
         s, r, width = references.point.shape
-        nearest = lambda pair: jnp.min(squared_distances(references, pair[0][None], pair[1][None]))
+        nearest = lambda y, own: jnp.min(squared_distances(references, y, own), axis=(1, 2))
         every = (references.point.reshape(s * r, width), jnp.repeat(jnp.arange(s), r))
-        square = jax.jit(lambda pair: lax.map(nearest, pair, batch_size=256))(every)
+        square = jax.jit(lambda *rows: by_rows(nearest, *rows))(*every)
         return DeltaEntropy(references, jnp.sqrt(jnp.median(square[references.valid.ravel()])))
 
     return fit
@@ -141,11 +140,10 @@ def delta_entropy(
     """
     every = References(reference[None], jnp.ones((1, len(reference)), bool))
 
-    def one(point):
-        square = squared_distances(every, point[None], jnp.array([-1]))
-        return _minus_log_kernels(square, jnp.asarray(bandwidth))[0]
+    def score(y, own):
+        return _minus_log_kernels(squared_distances(every, y, own), jnp.asarray(bandwidth))
 
-    return lax.map(one, y, batch_size=256)
+    return by_rows(score, y, jnp.full(len(y), -1))
 
 
 def mahalanobis():
@@ -191,8 +189,11 @@ def _trained(training, latent_dim: int, num_steps: int, seed: int) -> Params:
     return train(model, x, key=jax.random.key(seed), num_steps=num_steps, learning_rate=2e-3)[0]
 
 
-def _latent_dim(params: Params) -> int:
-    return params["decoder"]["linear"]["kernel"].shape[0]
+def _autoencoder(params: Params, y: Surroundings) -> tuple[VAE, Params]:
+    """The VAE that parameters are of, and these in the precision of y."""
+    latent_dim = params["decoder"]["linear"]["kernel"].shape[0]
+    same = jax.tree.map(lambda leaf: jnp.asarray(leaf, y.own.dtype), params)
+    return vae(y.own.shape[-1], latent_dim, _HIDDEN), same
 
 
 def _references(training: Sequence[Surroundings], num: int, seed: int) -> References:

@@ -8,18 +8,16 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
 from jaxtyping import Float, Int
 
 from jaxvae_md._typing import Array
-from jaxvae_md.coverage.references import References, closest, gather, squared_distances
+from jaxvae_md.coverage.references import References, by_rows, closest, gather, squared_distances
 from jaxvae_md.coverage.surroundings import Surroundings
 
 _SHARPNESS = tuple(2 ** (i / 2) for i in range(11))
 _NUM_VOTES = 20
 _DOUBT = 0.01
 """probability that is shared by all kinds, whatever the votes"""
-_AT_A_TIME = 256
 
 
 class Kinds(NamedTuple):
@@ -73,14 +71,14 @@ def fit_kinds(
 def nearest(model: Kinds, y: Surroundings, own: Int[Array, " m"]) -> Nearest:
     """The likeliest kind of each environment, its probability, and what is most alike."""
     point = jnp.concatenate([y.near, y.region], axis=-1)
-    structure, atom, probability = _mapped(lambda *one: _votes(model, *one), point, own)
+    structure, atom, probability = by_rows(lambda *one: _votes(model, *one), point, own)
     return Nearest(jnp.argmax(probability, axis=1), probability, structure, atom)
 
 
 @jax.jit
 def _likelihood(model: Kinds, point: Float[Array, "m d"], own: Int[Array, " m"]):
     """Mean log probability of the training environments' own kinds."""
-    _, _, given = _mapped(lambda *one: _votes(model, *one), point, own)
+    _, _, given = by_rows(lambda *one: _votes(model, *one), point, own)
     return jnp.mean(jnp.log(jnp.take_along_axis(given, model.kind[own][:, None], axis=1)))
 
 
@@ -93,9 +91,3 @@ def _votes(model: Kinds, y: Float[Array, "m d"], own: Int[Array, " m"]):
     weight = jax.nn.softmax(-0.5 * model.sharpness * apart, axis=-1)
     votes = jnp.einsum("mv,mvk->mk", weight, model.one_hot[structure].astype(y.dtype))
     return first, atom, (1 - _DOUBT) * votes + _DOUBT / votes.shape[1]
-
-
-def _mapped(function, y: Float[Array, "m d"], own: Int[Array, " m"]):
-    """A function of [m, d] and [m], some rows at a time."""
-    one = lambda pair: jax.tree.map(lambda leaf: leaf[0], function(pair[0][None], pair[1][None]))
-    return lax.map(one, (y, own), batch_size=_AT_A_TIME)

@@ -8,20 +8,18 @@ from typing import NamedTuple, Protocol, TypeAlias
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
 from jaxtyping import Float, Int
 
 from jaxvae_md._typing import Array
 from jaxvae_md.coverage import kinds as known_kinds
 from jaxvae_md.coverage.kinds import Kinds, Nearest
 from jaxvae_md.coverage.ratio import LatentRatio, LocalRatio, latent_ratio
-from jaxvae_md.coverage.references import PER_STRUCTURE, choose
+from jaxvae_md.coverage.references import PER_STRUCTURE, by_rows, choose
 from jaxvae_md.coverage.surroundings import Surroundings, joined
 from jaxvae_md.errors import InputError
 
 _NUM_HIGHEST = 8
 """atoms that a defect is seen by; the score of a structure is their mean"""
-_AT_A_TIME = 256
 
 
 class Fitted(Protocol):
@@ -155,8 +153,7 @@ def plain_score(fitted: Fitted, y: Surroundings, own: Int[Array, " m"]) -> Float
     plain_score(local_ratio()(training, 0), y, jnp.full(len(y.own), -1))
     ```
     """
-    one = lambda pair: fitted.score(*jax.tree.map(lambda leaf: leaf[None], pair))[0]
-    return lax.map(one, (Surroundings(*map(jnp.asarray, y)), own), batch_size=_AT_A_TIME)
+    return by_rows(fitted.score, Surroundings(*map(jnp.asarray, y)), own)
 
 
 def _none_left_out(y: Surroundings, own: Int[Array, " m"] | None) -> Int[Array, " m"]:

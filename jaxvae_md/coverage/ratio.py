@@ -26,13 +26,13 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
 from jaxtyping import Bool, Float, Int
 
 from jaxvae_md._typing import Array, Params
 from jaxvae_md.coverage.references import (
     PER_STRUCTURE,
     References,
+    by_rows,
     choose,
     closest,
     gather,
@@ -46,7 +46,6 @@ _NUM_NEAREST = 3
 _NUM_DENSITY = 20
 _FLATNESS = 0.1
 """standard deviation of standardised descriptors below which a region counts as uniform"""
-_AT_A_TIME = 256
 
 
 class Density(NamedTuple):
@@ -189,16 +188,14 @@ def _density(points: Sequence[Float[Array, "n d"]], rows: Int[np.ndarray, "s r"]
 @jax.jit
 def _own_distances(references: References) -> tuple[Array, Array]:
     s, r, width = references.point.shape
-    flat = references.point.reshape(s * r, 1, width)
-
-    def one(pair):
-        square = squared_distances(references, pair[0], pair[1][None])
-        # one more than are needed: a structure may be left out
-        near, other = closest(square, _NUM_NEAREST + 1)
-        return 0.5 * jnp.log(jnp.min(near[0], axis=1)), other[0]
-
     structure = jnp.repeat(jnp.arange(s), r)
-    found = lax.map(one, (flat, structure), batch_size=_AT_A_TIME)
+
+    def nearest(y, own):
+        # one more than are needed: a structure may be left out
+        near, other = closest(squared_distances(references, y, own), _NUM_NEAREST + 1)
+        return 0.5 * jnp.log(jnp.min(near, axis=2)), other
+
+    found = by_rows(nearest, references.point.reshape(s * r, width), structure)
     own, other = (part.reshape(s, r, -1) for part in found)
     return own, other
 

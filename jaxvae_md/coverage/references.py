@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
@@ -14,6 +15,9 @@ from jaxvae_md._typing import Array
 
 PER_STRUCTURE = 16
 """reference atoms of each training structure; silicon loses .001 of AUROC against all of them"""
+
+
+_AT_A_TIME = 256
 
 
 class References(NamedTuple):
@@ -66,6 +70,19 @@ def squared_distances(
     square = jnp.maximum(square, 0).reshape(len(y), s, r) + 1e-10
     foreign = jnp.arange(s) != own[:, None]
     return jnp.where(references.valid & foreign[:, :, None], square, jnp.inf)
+
+
+def by_rows(function, *arrays):
+    """A function of rows, applied to some at a time: what it makes of [m, s, r] stays small.
+
+    ```python
+    by_rows(lambda y, own: squared_distances(references, y, own).min(axis=(1, 2)), y, own)
+    ```
+    """
+    one = lambda row: jax.tree.map(
+        lambda leaf: leaf[0], function(*jax.tree.map(lambda leaf: leaf[None], row))
+    )
+    return lax.map(one, arrays, batch_size=_AT_A_TIME)
 
 
 def closest(

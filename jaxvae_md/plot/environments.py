@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from jaxvae_md._typing import Params
@@ -94,10 +95,7 @@ def latent_map(
     codes, kinds, figure = np.asarray(codes, float), np.asarray(labels, str), new_figure(10.0, 5.0)
     left, right = figure.subplots(1, 2, sharex=True, sharey=True)
     styles = label_styles(left, kinds, label_order)
-    for place, name in enumerate(sorted(styles, key=lambda name: -np.sum(kinds == name))):
-        chosen = codes[kinds == name]
-        style = {"c": styles[name][0], "marker": styles[name][1], "zorder": 2 + place / 100}
-        left.scatter(*chosen.T, s=marker_size(len(chosen)), **style, **DOTS)
+    _draw_kinds(left, codes, kinds, styles)
     if generated is not None and len(generated):
         star = {"marker": "*", "s": 110, "c": "white", "edgecolor": "black", "zorder": 4}
         left.scatter(*np.transpose(generated), label=f"generated ({len(generated)})", **star)
@@ -130,14 +128,19 @@ def maps(
         (panels[1], pca, "PCA", "principal component"),
     ):
         points = np.asarray(points, float)
-        for place, kind in enumerate(sorted(styles, key=lambda name: -np.sum(kinds == name))):
-            chosen = points[kinds == kind]
-            style = {"c": styles[kind][0], "marker": styles[kind][1], "zorder": 2 + place / 100}
-            ax.scatter(*chosen.T, s=marker_size(len(points)), **style, **DOTS)
+        _draw_kinds(ax, points, kinds, styles, len(points))
         note_missing(ax, points)
         style_axes(ax, name, f"{axis} 1", f"{axis} 2")
     legend_below(figure)
     return figure
+
+
+def _draw_kinds(ax: Axes, points, kinds, styles, num: int | None = None) -> None:
+    """Points by kind, rare ones over abundant ones; as large as for `num`, or by kind."""
+    for place, name in enumerate(sorted(styles, key=lambda name: -np.sum(kinds == name))):
+        chosen = points[kinds == name]
+        style = {"c": styles[name][0], "marker": styles[name][1], "zorder": 2 + place / 100}
+        ax.scatter(*chosen.T, s=marker_size(num or len(chosen)), **style, **DOTS)
 
 
 def distributions(
