@@ -4,3 +4,5 @@ from jaxvae_md.generate.decode import Targets as Targets
 from jaxvae_md.generate.decode import propose as propose
 from jaxvae_md.generate.realise import Realised as Realised
 from jaxvae_md.generate.realise import realise as realise
+from jaxvae_md.generate.select import Selection as Selection
+from jaxvae_md.generate.select import select as select
