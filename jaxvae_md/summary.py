@@ -15,9 +15,10 @@ from jaxvae_md import coverage, plot
 from jaxvae_md._typing import Params
 from jaxvae_md.assessment import Assessment
 from jaxvae_md.descriptors import describe, distributions
+from jaxvae_md.generate import rejection
 from jaxvae_md.learn import Config, State
 from jaxvae_md.learn.evaluate import LabelErrors, error_table
-from jaxvae_md.learn.gaps import rejection, surroundings_of
+from jaxvae_md.learn.gaps import ORIGINS, surroundings_of
 from jaxvae_md.learn.potential_fit import predictions
 from jaxvae_md.learn.represent import latent_codes, reconstruction, standardized
 from jaxvae_md.learn.state import atoms_of, counts, frames_of
@@ -160,9 +161,12 @@ def _sections(
         ),
         Section(
             "What was generated for the gaps",
-            "Latent points whose decoded descriptor is further from the data than the data are "
-            "from each other, realised by gradient descent through descriptor and encoder from "
-            "the nearest training environment. Novelty 1 is the data's own 95th percentile.",
+            "By two routes: training structures changed by a move (atoms removed or inserted, a "
+            "bond rotated, the cell cleaved or strained), quenched and simulated for a moment with "
+            "the current potential; and latent points whose decoded descriptor is far from the "
+            "data, realised by gradient descent through descriptor and encoder from the nearest "
+            "training environment. Novelty is that of the central atom: 1 is the data's own 95th "
+            "percentile.",
             tables=[_generated_table(state, config)],
         ),
         Section(
@@ -257,23 +261,22 @@ def _error_table(rows: Sequence[LabelErrors], which: str, unit: str) -> Table:
 
 def _generated_table(state: State, config: Config) -> Table:
     rows = []
-    if state.generated is not None and state.targets is not None:
+    if state.generated is not None:
         made = state.generated
         for i in range(len(made.center)):
-            kind = config.labels[int(state.data.kind[made.start[i]])]
-            verdict = "accepted" if made.accepted[i] else rejection(int(made.error[i]))
+            residual = float(made.residual[i])
             rows.append(
                 [
                     i,
-                    kind,
-                    round(float(state.targets.novelty[i]), 2),
+                    *ORIGINS[int(made.origin[i])],
+                    config.labels[int(state.data.kind[made.start[i]])],
                     round(float(made.novelty[i]), 2),
-                    round(float(made.residual[i]), 3),
-                    verdict,
+                    round(residual, 3) if np.isfinite(residual) else "",
+                    "accepted" if made.accepted[i] else rejection(int(made.error[i])),
                 ]
             )
-    header = ["request", "started from", "novelty asked", "novelty got", "latent residual", ""]
-    return Table("Requests and what became of them", header, rows)
+    header = ["", "route", "by", "started from", "novelty", "latent residual", ""]
+    return Table("Structures that were made, and what became of them", header, rows)
 
 
 def _reconstruction(state: State, config: Config) -> Figure:

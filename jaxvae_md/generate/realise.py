@@ -11,6 +11,7 @@ from jaxtyping import Float, Int
 from jaxvae_md import errors
 from jaxvae_md._typing import Array
 from jaxvae_md.descriptors.chebyshev import Chebyshev
+from jaxvae_md.generate.guard import overlap
 from jaxvae_md.implicit import minimize
 from jaxvae_md.neighbors import NeighborList, displacements, is_stale, neighbor_species
 from jaxvae_md.structure import Structure
@@ -68,23 +69,18 @@ def realise(
     """
     position = jnp.asarray(structure.position)
     atom = jnp.asarray(center)[None]
-    pair = (structure.species[:, None], neighbor_species(structure, neighbors))
-    limit = jnp.asarray(min_distance)[pair]
+    limit = jnp.asarray(min_distance)
 
     def mismatch(structure, neighbors, atom, target):
         return features_fn(descriptor.at(structure, neighbors, atom)[0]) - target
 
-    def distances(structure, neighbors):
-        return jnp.sqrt(jnp.sum(displacements(structure, neighbors) ** 2, axis=-1))
-
     def objective(move, args):
         target, structure, neighbors, atom, limit = args
         moved = structure._replace(position=structure.position + move)
-        overlap = jnp.maximum(limit - distances(moved, neighbors), 0)
         return 0.5 * (
             jnp.mean(mismatch(moved, neighbors, atom, target) ** 2)
             + tether * jnp.sum(move**2)
-            + 0.5 * repulsion * jnp.sum(overlap**2)
+            + repulsion * overlap(moved, neighbors, limit)
         )
 
     minimum = minimize(
@@ -96,7 +92,9 @@ def realise(
         damping=damping,
     )
     moved = structure._replace(position=position + minimum.x)
-    closest = jnp.min(distances(moved, neighbors) / limit)
+    distance = jnp.sqrt(jnp.sum(displacements(moved, neighbors) ** 2, axis=-1))
+    pair = structure.species[:, None], neighbor_species(structure, neighbors)
+    closest = jnp.min(distance / limit[pair])
     stale = is_stale(moved, neighbors, skin)
     return Realised(
         structure=moved,

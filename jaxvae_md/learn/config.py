@@ -51,7 +51,7 @@ class Config:
     lj_steps: int = 600
     fit_steps: int = 10000
     refit_steps: int = 5000
-    novelty_band: tuple[float, float] = (1.5, 3.0)
+    novelty_band: tuple[float, float] = (1.5, 4.5)
     false_alarm: float = 0.05
     time_step: float = 1.0
     """fs"""

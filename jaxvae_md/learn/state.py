@@ -13,7 +13,6 @@ from jaxvae_md._typing import Params
 from jaxvae_md.batching import Batch, batches
 from jaxvae_md.coverage import CoverageModel
 from jaxvae_md.descriptors.standardize import Standardizer
-from jaxvae_md.generate.decode import Targets
 from jaxvae_md.learn.config import Config, label_of, resolve, split
 from jaxvae_md.simulate.engine import Trajectory
 from jaxvae_md.structure import Structure, append_zeros, from_atoms, stack, to_atoms
@@ -35,22 +34,30 @@ class Dataset(NamedTuple):
 
 
 class Generated(NamedTuple):
-    """Structures made for gaps; those that were rejected are kept with the reason."""
+    """Structures made for what the data lack; those that were rejected are kept with the reason."""
 
     structure: Structure
     """leading axis g"""
     center: Int[np.ndarray, " g"]
-    """the atom whose surroundings were requested"""
+    """the atom whose surroundings are new"""
     start: Int[np.ndarray, " g"]
-    """the data frame from which realising began"""
+    """the data frame it was made from"""
+    origin: Int[np.ndarray, " g"]
+    """the route and what was done, an index into `gaps.ORIGINS`"""
+    request: Float[np.ndarray, "g latent"]
+    """the latent point that was requested; not a number where none was"""
+    latent: Float[np.ndarray, "g latent"]
+    """the latent code of the center"""
     residual: Float[np.ndarray, " g"]
-    """rms difference of the realised latent code from the requested one"""
+    """rms difference of the latent code from the requested one"""
     novelty: Float[np.ndarray, " g"]
-    """of the realised environment, in units of d95"""
+    """of the center's environment, in units of d95"""
     closest: Float[np.ndarray, " g"]
     """shortest pair distance over its lower limit"""
+    energy: Float[np.ndarray, " g"]
+    """eV per atom, by the current potential"""
     error: Int[np.ndarray, " g"]
-    """error bits of the realisation"""
+    """error bits of the candidate"""
     accepted: Bool[np.ndarray, " g"]
 
 
@@ -95,7 +102,6 @@ class State(NamedTuple):
     fitted: Params = None
     """the full model, fitted to the given data"""
     coverage: CoverageModel | None = None
-    targets: Targets | None = None
     generated: Generated | None = None
     labels: Dataset | None = None
     """the accepted structures with the reference's labels"""

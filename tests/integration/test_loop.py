@@ -213,7 +213,7 @@ def salt() -> list[Atoms]:
 
 @pytest.mark.slow
 def test_two_elements_without_a_labeller_wait_to_be_labelled(tmp_path):
-    config = replace(TINY, labeller="none", num_generated=12, vae_steps=2000)
+    config = replace(TINY, labeller="none")
     final = new_run(salt(), config, tmp_path / "run", None)
     assert set(final) >= FINAL
     assert config_of_run(tmp_path / "run").species == ("Na", "Cl")

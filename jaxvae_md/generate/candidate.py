@@ -1,0 +1,218 @@
+"""A structure that was made for a lack of the data, and what is measured of it again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float
+
+from jaxvae_md import coverage, errors
+from jaxvae_md._typing import Array, Params
+from jaxvae_md.batching import batches
+from jaxvae_md.coverage import Novelty
+from jaxvae_md.descriptors import Chebyshev, Standardizer
+from jaxvae_md.generate.guard import Guard
+from jaxvae_md.neighbors import host_pairs
+from jaxvae_md.potentials import Potential
+from jaxvae_md.structure import Structure
+from jaxvae_md.vae import VAE
+
+BATCH = 16
+"""structures that are worked on side by side"""
+ENERGY_TOO_HIGH, ENERGY_TOO_LOW, KNOWN, TOO_FAR, REQUEST_MISSED, REPEATED = (
+    1 << bit for bit in range(10, 16)
+)
+"""error bits of candidates, beside those of `errors`"""
+REASONS = {
+    errors.NOT_FINITE: "not finite",
+    errors.STALE_NEIGHBORS: "atoms moved too far",
+    errors.NEIGHBOR_OVERFLOW: "too many neighbors",
+    errors.TOO_CLOSE: "atoms too close",
+    ENERGY_TOO_HIGH: "energy too high",
+    ENERGY_TOO_LOW: "energy too low to be believed",
+    KNOWN: "not novel once realised",
+    TOO_FAR: "too far from the data",
+    REQUEST_MISSED: "request not met",
+    REPEATED: "like another one",
+}
+
+
+class Candidate(NamedTuple):
+    """A generated structure with its origin and what was measured."""
+
+    structure: Structure
+    """numpy arrays without padding"""
+    center: int
+    """the atom whose surroundings are new"""
+    start: int
+    """the training structure it was made from"""
+    route: str
+    """decode, ascent or explore"""
+    reason: str
+    """what was asked for, or done to the start"""
+    request: Float[np.ndarray, " latent"] | None
+    """the latent point that was requested"""
+    latent: Float[np.ndarray, " latent"] | None = None
+    """the latent code of the center as it is"""
+    error: int = 0
+    """error bits; 0 is a structure to label"""
+    residual: float = np.nan
+    """rms difference of the center's latent code from the requested one"""
+    novelty: float = np.nan
+    """distance of the center's descriptor from the training data and the archive, over d95"""
+    closest: float = np.nan
+    """shortest pair distance over its lower limit"""
+    energy: float = np.nan
+    """eV per atom, by the current potential"""
+
+
+class Setting(NamedTuple):
+    """What is known when structures are generated."""
+
+    descriptor: Chebyshev
+    standardizer: Standardizer
+    training: Sequence[Structure]
+    """numpy arrays without padding"""
+    known: Novelty
+    """standardised descriptors of the training data and of what was made before: the archive"""
+    potential: Potential
+    """the current one"""
+    params: Params
+    guard: Guard
+    nearest_distance: float
+    """angstrom, of the material"""
+    temperature: float
+    """K, of short simulations"""
+    model: VAE | None = None
+    """without one nothing is decoded"""
+    model_params: Params = None
+    x_train: Float[np.ndarray, "m f"] | None = None
+    """standardised descriptors of all training atoms, structure after structure"""
+    visited: Float[np.ndarray, "v f"] | None = None
+    """standardised descriptors that simulations with the current potential visit: what is decoded
+    lies near them"""
+
+
+def measure(
+    setting: Setting,
+    candidates: Sequence[Candidate],
+    band: tuple[float, float],
+    max_residual: float,
+) -> tuple[list[Candidate], list[Float[np.ndarray, "n f"]]]:
+    """The candidates with everything measured again, and their standardised descriptors.
+
+    A center of -1 becomes the atom of largest novelty. Bits are added for what the guard, the
+    novelty or the request forbid.
+
+    ```python
+    measured, z = measure(setting, candidates, band=(1.5, 4.5), max_residual=0.3)
+    ```
+    """
+    # one that is not finite has no neighbors to speak of: its start stands in for it
+    sound = [np.isfinite(c.structure.position).all() for c in candidates]
+    stand_in = [
+        c.structure if ok else setting.training[c.start]
+        for c, ok in zip(candidates, sound, strict=True)
+    ]
+    out, descriptors = list(candidates), [np.empty(0)] * len(candidates)
+    cutoff = max(setting.descriptor.cutoff, setting.potential.cutoff)
+    evaluate = _evaluation(setting.descriptor, setting.potential)
+    for batch in batches(stand_in, cutoff):
+        x, energy = evaluate(setting.params, batch.structure, batch.neighbors)
+        for row, number in enumerate(batch.frame):
+            mask = np.asarray(batch.structure.mask[row])
+            z = np.asarray(setting.standardizer.apply(np.asarray(x[row])[mask]))
+            one = candidates[number]
+            n = np.asarray(coverage.novelty(setting.known, jnp.asarray(z)))
+            center = one.center if one.center >= 0 else int(np.argmax(n))
+            closest = closest_pair(stand_in[number], setting.guard)
+            latent = _code(setting, z[center])
+            residual = np.nan
+            if latent is not None and one.request is not None:
+                residual = float(np.sqrt(np.mean((latent - one.request) ** 2)))
+            bits = one.error | (0 if sound[number] else errors.NOT_FINITE)
+            per_atom = float(energy[row]) / mask.sum()
+            if not np.isfinite(per_atom):
+                bits |= errors.NOT_FINITE
+            elif per_atom >= setting.guard.ceiling:
+                bits |= ENERGY_TOO_HIGH
+            elif per_atom <= setting.guard.floor:
+                bits |= ENERGY_TOO_LOW
+            if closest < 1:
+                bits |= errors.TOO_CLOSE
+            if not n[center] >= band[0]:
+                bits |= KNOWN
+            if n[center] > band[1]:
+                bits |= TOO_FAR
+            if residual > max_residual:
+                bits |= REQUEST_MISSED
+            out[number] = one._replace(
+                center=center,
+                latent=latent,
+                error=bits,
+                residual=residual,
+                novelty=float(n[center]),
+                closest=closest,
+                energy=per_atom,
+            )
+            descriptors[number] = z
+    return out, descriptors
+
+
+def rng_of(key: Array) -> np.random.Generator:
+    """What is drawn on the host.
+
+    ```python
+    rng_of(jax.random.key(0)).integers(3)
+    ```
+    """
+    return np.random.default_rng(np.asarray(jax.random.key_data(key)))
+
+
+def rejection(bits: int) -> str:
+    """Why a candidate was rejected, in words.
+
+    ```python
+    rejection(candidate.error)  # "" for one that was not
+    ```
+    """
+    return ", ".join(reason for bit, reason in REASONS.items() if int(bits) & bit)
+
+
+def closest_pair(structure: Structure, guard: Guard) -> float:
+    """Shortest pair distance over its lower limit; 2 where no pair is near it.
+
+    ```python
+    closest_pair(structure, guard) >= 1  # no two atoms are too close
+    ```
+    """
+    i, j, shift = host_pairs(structure, 2 * float(guard.min_distance.max()))
+    if not len(i):
+        return 2.0
+    vector = structure.position[j] + shift @ structure.cell - structure.position[i]
+    limit = guard.min_distance[structure.species[i], structure.species[j]]
+    return float(np.min(np.linalg.norm(vector, axis=1) / limit))
+
+
+def _code(setting: Setting, z: Float[np.ndarray, " f"]) -> Float[np.ndarray, " latent"] | None:
+    if setting.model is None:
+        return None
+    mean, _ = setting.model.encode(setting.model_params, jnp.asarray(z, np.float32))
+    return np.asarray(mean, float)
+
+
+@lru_cache(maxsize=16)
+def _evaluation(descriptor: Chebyshev, potential: Potential):
+    def one(params, structure, neighbors):
+        return descriptor(structure, neighbors), potential.energy(params, structure, neighbors)
+
+    return jax.jit(
+        lambda params, structure, neighbors: jax.lax.map(
+            lambda frame: one(params, *frame), (structure, neighbors)
+        )
+    )

@@ -1,0 +1,142 @@
+"""Generation: three routes to structures that the data lack, behind one function and archive."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import jax
+import numpy as np
+from jaxtyping import Float
+
+from jaxvae_md._typing import Array
+from jaxvae_md.errors import OptionError
+from jaxvae_md.generate.ascent import ascend
+from jaxvae_md.generate.candidate import KNOWN, REPEATED, Candidate, Setting, measure
+from jaxvae_md.generate.decode import decode
+from jaxvae_md.generate.explore import explore
+
+MIX = {"explore": 0.6, "decode": 0.4, "ascent": 0.0}
+"""shares of the routes"""
+_OVERSAMPLING = {"explore": 4, "decode": 3, "ascent": 2}
+"""candidates for each structure that is wanted"""
+
+
+def generate(
+    setting: Setting,
+    key: Array,
+    num: int,
+    mix: Mapping[str, float] = MIX,
+    *,
+    band: tuple[float, float] = (1.5, 4.5),
+    max_residual: float = 0.3,
+) -> list[Candidate]:
+    """`num` structures whose central environment the data lack, and those that were rejected.
+
+    MIXPARAGRAPH
+
+    Every structure is measured again, and rejected with a reason when its center is not novel by
+    `band[0]`, a pair is closer or the energy higher than the guard allows, or the request is not
+    met within `max_residual`. What was accepted counts as known for the next: nothing is made
+    twice. Accepted ones (`error == 0`) come first, `num` at most.
+
+    **Arguments:** `mix` the share of each route; `band` novelty in units of d95.
+    **Raises:** `OptionError` for a mix that is none.
+
+    ```python
+    made = [c for c in generate(setting, jax.random.key(0), num=10) if not c.error]
+    ```
+    """
+    wanted = _split(num, mix, can_decode=setting.model is not None)
+    accepted: list[Candidate] = []
+    rejected: list[Candidate] = []
+    archive: list[Float[np.ndarray, "n f"]] = []
+    # exploring comes first, since it also shows where simulations go; it tries again for what is
+    # missing, and what it cannot find is decoded
+    routes = ["explore", "decode", "ascent", "explore", "explore", "decode"]
+    for number, route in enumerate(routes):
+        count = wanted[route] if number < len(_ROUTES) else num - len(accepted)
+        if not count or not wanted[route]:
+            continue
+        key_of_route = jax.random.fold_in(key, number)
+        candidates = _ROUTES[route](setting, key_of_route, _OVERSAMPLING[route] * count, band)
+        if not candidates:
+            continue
+        measured, z = measure(setting, candidates, band, max_residual)
+        if route == "explore":
+            setting = setting._replace(visited=_plausible(measured, z))
+        picks = _pick(setting, measured, z, archive, count, band[0])
+        accepted += [measured[i] for i in picks]
+        sound = {i for i, one in enumerate(measured) if not one.error}
+        repeated = sound - set(picks) if len(picks) < count else set()
+        rejected += [
+            one._replace(error=one.error | (REPEATED if i in repeated else 0))
+            for i, one in enumerate(measured)
+            if one.error or i in repeated
+        ]
+    return accepted + rejected
+
+
+def _split(num: int, mix: Mapping[str, float], can_decode: bool) -> dict[str, int]:
+    """How many structures each route is asked for, by largest remainders."""
+    unknown = set(mix) - set(MIX)
+    shares = {route: mix.get(route, 0.0) for route in MIX}
+    if not can_decode:
+        shares["decode"] = 0.0
+    total = sum(shares.values())
+    if unknown or min(shares.values()) < 0 or not 0 < total < np.inf:
+        raise OptionError(
+            f"mix is {dict(mix)}", remedy=f"give shares of {', '.join(MIX)}, 0 or more"
+        )
+    exact = {route: num * share / total for route, share in shares.items()}
+    out = {route: int(value) for route, value in exact.items()}
+    by_remainder = sorted(exact, key=lambda route: out[route] - exact[route])
+    for route in by_remainder[: num - sum(out.values())]:
+        out[route] += 1
+    return out
+
+
+def _plausible(
+    candidates: Sequence[Candidate], z: Sequence[Float[np.ndarray, "n f"]]
+) -> Float[np.ndarray, "v f"] | None:
+    """Environments of candidates that the guard allows, whether they are novel or not."""
+    allowed = [of for one, of in zip(candidates, z, strict=True) if not one.error & ~KNOWN]
+    return np.concatenate(allowed) if allowed else None
+
+
+def _pick(
+    setting: Setting,
+    candidates: Sequence[Candidate],
+    z: Sequence[Float[np.ndarray, "n f"]],
+    archive: list[Float[np.ndarray, "n f"]],
+    num: int,
+    apart: float,
+) -> list[int]:
+    """Greedily the sound ones farthest from data, archive and each other, `apart` at least."""
+    left = [i for i, one in enumerate(candidates) if not one.error]
+    novelty = {i: candidates[i].novelty for i in left}
+    scale = float(setting.known.d95)
+
+    def see(known: Float[np.ndarray, "n f"]) -> None:
+        for i in left:
+            center = z[i][candidates[i].center]
+            novelty[i] = min(novelty[i], np.linalg.norm(known - center, axis=1).min() / scale)
+
+    for known in archive:
+        see(known)
+    picks: list[int] = []
+    while left and len(picks) < num:
+        best = max(left, key=lambda i: novelty[i])
+        if novelty[best] < apart:
+            break
+        left.remove(best)
+        picks.append(best)
+        archive.append(z[best])
+        see(z[best])
+    return picks
+
+
+_ROUTES: dict[str, Callable[..., list[Candidate]]] = {
+    "explore": explore,
+    "decode": decode,
+    "ascent": ascend,
+}
