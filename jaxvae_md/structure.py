@@ -132,6 +132,23 @@ def check_geometry(structure: Structure) -> None:
         )
 
 
+def check_species(structure: Structure, species: tuple[str, ...]) -> None:
+    """On the host. **Raises:** `SpeciesError` for an atom whose species is not in the table.
+
+    ```python
+    check_species(structure, potential.species)
+    ```
+    """
+    index = np.asarray(structure.species)
+    foreign = np.nonzero(np.asarray(structure.mask) & ((index < 0) | (index >= len(species))))[0]
+    if len(foreign):
+        raise SpeciesError(
+            f"species {index[foreign[0]]}, and only {len(species)} are known",
+            atom=int(foreign[0]),
+            remedy=f"make the structure with the species table {species}",
+        )
+
+
 def inverse_cell(cell: Float[Array, "3 3"]) -> Float[Array, "3 3"]:
     """By cofactors: within a step of a simulation a factorisation is slow, on a GPU above all.
 

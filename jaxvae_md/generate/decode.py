@@ -23,6 +23,8 @@ from jaxvae_md.vae.model import VAE
 
 _SKIN = 2.0
 """angstrom, of the lists with which structures are realised"""
+_FARTHER = 1.03
+"""than the guard demands: the repulsion gives way a little"""
 _HARMLESS = errors.NOT_CONVERGED | errors.ILL_CONDITIONED
 """what matters of a realisation is measured again"""
 

@@ -18,10 +18,17 @@ from jaxvae_md import errors
 from jaxvae_md._typing import Array
 from jaxvae_md.descriptors.chebyshev import Chebyshev
 from jaxvae_md.descriptors.standardize import Standardizer
-from jaxvae_md.errors import GeometryError, InputError, OptionError, SpeciesError
+from jaxvae_md.errors import GeometryError, InputError, OptionError
 from jaxvae_md.generate.levenberg import SKIN, Options, solve
 from jaxvae_md.neighbors import image_grid, neighbor_list
-from jaxvae_md.structure import Structure, check_geometry, perpendicular_widths, stack, unstack
+from jaxvae_md.structure import (
+    Structure,
+    check_geometry,
+    check_species,
+    perpendicular_widths,
+    stack,
+    unstack,
+)
 
 _MULTIPLE = 16
 """of which the capacity of a neighbor list is one"""
@@ -150,14 +157,7 @@ def _check(descriptor: Chebyshev, target, start: Structure, standardizer: Standa
     if not finite[real].all():
         atom = int(np.argmax(real & ~finite))
         raise InputError("the target is not finite", atom=atom, remedy="look at what made it")
-    known = (start.species >= 0) & (start.species < len(descriptor.species))
-    if not known[real].all():
-        atom = int(np.argmax(real & ~known))
-        raise SpeciesError(
-            f"species {start.species[atom]} is outside the table {descriptor.species}",
-            atom=atom,
-            remedy="make the start with the species table of the descriptor",
-        )
+    check_species(start, descriptor.species)
     check_geometry(start)
     width = np.min(perpendicular_widths(start.cell)[start.pbc], initial=np.inf)
     room = abs(np.linalg.det(start.cell)) / real.sum() if start.pbc.all() else np.inf

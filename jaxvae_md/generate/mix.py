@@ -9,11 +9,12 @@ import numpy as np
 from jaxtyping import Float
 
 from jaxvae_md._typing import Array
-from jaxvae_md.errors import OptionError
+from jaxvae_md.errors import InputError, OptionError
 from jaxvae_md.generate.ascent import ascend
 from jaxvae_md.generate.candidate import KNOWN, REPEATED, Candidate, Setting, measure
 from jaxvae_md.generate.decode import decode
 from jaxvae_md.generate.explore import explore
+from jaxvae_md.structure import check_geometry, check_species
 
 MIX = {"explore": 0.6, "decode": 0.4, "ascent": 0.0}
 """shares of the routes"""
@@ -32,20 +33,30 @@ def generate(
 ) -> list[Candidate]:
     """`num` structures whose central environment the data lack, and those that were rejected.
 
-    MIXPARAGRAPH
+    **Explore** changes training structures by a move (remove atoms, insert one, rotate a bond,
+    cleave or strain the cell), quenches them and simulates for a moment: defects that survive a
+    quench, and the labels worth most for the potential. **Decode** asks the VAE for latent points
+    near what exploring visited whose decoded descriptor is new, and realises them: it always finds
+    something, also where the data hold a melt and few moves lead anywhere new, but in a crystal
+    much of it relaxes back. **Ascent** raises the novelty of one atom by its gradient: it also
+    always finds something, but its labels raise the error in a melt, so its share is 0. Hence six
+    tenths of exploring and four of decoding (benchmarks/generation.py has the numbers); what a
+    route cannot find, the others make.
 
-    Every structure is measured again, and rejected with a reason when its center is not novel by
-    `band[0]`, a pair is closer or the energy higher than the guard allows, or the request is not
-    met within `max_residual`. What was accepted counts as known for the next: nothing is made
-    twice. Accepted ones (`error == 0`) come first, `num` at most.
+    Every structure is measured again, and rejected with a reason when the novelty of its center
+    is not within `band`, when a pair or the energy is not what the guard allows, or when the
+    request is not met within `max_residual`. What was accepted counts as known for the next:
+    nothing is made twice. Accepted ones (`error == 0`) come first, `num` at most.
 
     **Arguments:** `mix` the share of each route; `band` novelty in units of d95.
-    **Raises:** `OptionError` for a mix that is none.
+    **Raises:** `OptionError` for a mix, number, band or guard that is none; `SpeciesError` and
+    `GeometryError` for training structures, naming the frame.
 
     ```python
     made = [c for c in generate(setting, jax.random.key(0), num=10) if not c.error]
     ```
     """
+    _check(setting, num, band)
     wanted = _split(num, mix, can_decode=setting.model is not None)
     accepted: list[Candidate] = []
     rejected: list[Candidate] = []
@@ -74,6 +85,26 @@ def generate(
             if one.error or i in repeated
         ]
     return accepted + rejected
+
+
+def _check(setting: Setting, num: int, band: tuple[float, float]) -> None:
+    """What can be known to fail, before anything is compiled."""
+    if not isinstance(num, int | np.integer) or num < 0:
+        raise OptionError(f"num is {num!r}", remedy="give a whole number, 0 or more")
+    if not 0 <= band[0] < band[1]:
+        raise OptionError(f"band is {band}", remedy="give two novelties, the smaller first")
+    distance, *energies = setting.guard
+    if not (np.isfinite(distance).all() and np.isfinite(energies).all()):
+        raise OptionError(
+            f"the guard is {setting.guard}",
+            remedy="look at the energies that the current potential gives the training frames",
+        )
+    for number, structure in enumerate(setting.training):
+        try:
+            check_species(structure, setting.potential.species)
+            check_geometry(structure)
+        except InputError as error:
+            raise error.at(frame=number) from None
 
 
 def _split(num: int, mix: Mapping[str, float], can_decode: bool) -> dict[str, int]:

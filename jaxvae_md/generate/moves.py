@@ -105,6 +105,8 @@ def rattle(structure: Structure, nearest_distance: float, rng: np.random.Generat
 
 KINDS = {"remove": remove, "insert": insert, "rotate": rotate, "cleave": cleave, "strain": rattle}
 """(structure, nearest_distance, rng) -> structure"""
+_SHARES = {"remove": 0.35, "insert": 0.1, "rotate": 0.15, "cleave": 0.25, "strain": 0.15}
+"""by what the labels of each kind were worth in silicon"""
 
 
 def strained(structure: Structure, strain: Float[np.ndarray, "3 3"]) -> Structure:
@@ -119,7 +121,6 @@ def random_move(
     structure: Structure,
     nearest_distance: float,
     rng: np.random.Generator,
-    kinds: tuple[str, ...] = tuple(KINDS),
     strain: float = 0.05,
 ) -> Move:
     """One of the moves, on a structure under a random strain half of the time.
@@ -131,7 +132,7 @@ def random_move(
     move = random_move(structure, 2.35, np.random.default_rng(0))
     ```
     """
-    kind = str(rng.choice(kinds))
+    kind = str(rng.choice(list(_SHARES), p=list(_SHARES.values())))
     if kind == "strain" or rng.uniform() < 0.5:
         tensor = rng.normal(0, strain, (3, 3))
         structure = strained(structure, np.clip((tensor + tensor.T) / 2, -2 * strain, 2 * strain))

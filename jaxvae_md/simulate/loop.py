@@ -15,13 +15,13 @@ from tqdm import tqdm
 
 from jaxvae_md import errors
 from jaxvae_md._typing import Array, Params
-from jaxvae_md.errors import GeometryError, InputError, OptionError, SpeciesError
+from jaxvae_md.errors import GeometryError, InputError, OptionError
 from jaxvae_md.neighbors import NeighborList, allocate_systems, host_pairs
 from jaxvae_md.potentials.evaluate import Neighbors
 from jaxvae_md.simulate.advance import advance
 from jaxvae_md.simulate.engine import Simulator, State, Trajectory
 from jaxvae_md.simulate.rollout import record_of
-from jaxvae_md.structure import Structure, unstack
+from jaxvae_md.structure import Structure, check_species, unstack
 
 _MAX_RETRIES = 8
 
@@ -201,16 +201,8 @@ def _check_start(simulator: Simulator, structure: Structure, momentum: Array | N
         )
     for frame, system in enumerate(unstack(structure)):
         frame = frame if batch else None
-        known = len(simulator.potential.species)
-        foreign = np.nonzero((system.species < 0) | (system.species >= known))[0]
-        if len(foreign):
-            raise SpeciesError(
-                f"species {system.species[foreign[0]]}, and the potential knows {known}",
-                frame=frame,
-                atom=int(foreign[0]),
-                remedy="make the structure with the species table of the potential",
-            )
         try:
+            check_species(system, simulator.potential.species)
             i, j, _ = host_pairs(system, _SAME_PLACE)
         except InputError as error:
             raise error.at(frame=frame) from None

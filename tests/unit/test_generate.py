@@ -271,6 +271,21 @@ def test_a_mix_that_is_none_is_refused(setting, mix):
         generate.generate(setting, jax.random.key(0), 2, mix)
 
 
+def test_bad_input_is_refused_before_anything_is_made(setting):
+    def refused(error, match, num=1, band=BAND, **change):
+        with pytest.raises(error, match=match):
+            generate.generate(setting._replace(**change), jax.random.key(0), num, MIX, band=band)
+
+    one, *others = setting.training
+    refused(OptionError, "num", num=-1)
+    refused(OptionError, "band", band=(2.0, 1.0))
+    refused(OptionError, "guard", guard=setting.guard._replace(ceiling=np.nan))
+    strange = one._replace(species=one.species + (np.arange(8) == 3).astype(np.int32))
+    refused(errors.SpeciesError, "frame 1, atom 3", training=[one, strange, *others])
+    flat = one._replace(cell=np.zeros((3, 3)))
+    refused(errors.GeometryError, "frame 0.*singular", training=[flat, *others])
+
+
 def test_a_latent_point_out_of_reach_is_refused_by_name(setting):
     inside, _ = setting.model.encode(setting.model_params, setting.x_train[:1].astype(np.float32))
     z = np.concatenate([np.asarray(inside), np.full((1, 3), 40.0)])
