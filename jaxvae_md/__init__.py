@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from jaxvae_md import coverage as coverage
     from jaxvae_md import datasets as datasets
     from jaxvae_md import fit as fit
+    from jaxvae_md import generate as generate
     from jaxvae_md import learn as learn
     from jaxvae_md import observables as observables
     from jaxvae_md import plot as plot
@@ -67,7 +68,17 @@ _HOME = {
     "to_atoms": "structure",
     "train": "vae",
 }
-_MODULES = ("coverage", "datasets", "fit", "learn", "observables", "plot", "simulate", "vae")
+_MODULES = (
+    "coverage",
+    "datasets",
+    "fit",
+    "generate",
+    "learn",
+    "observables",
+    "plot",
+    "simulate",
+    "vae",
+)
 
 __version__ = "0.1.0"
 __all__ = [*_HOME, *_MODULES]  # pyright: ignore[reportUnsupportedDunderAll]

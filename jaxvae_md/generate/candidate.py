@@ -136,7 +136,7 @@ def measure(
             if latent is not None and one.request is not None:
                 residual = float(np.sqrt(np.mean((latent - one.request) ** 2)))
             bits = one.error | (0 if sound[number] else errors.NOT_FINITE)
-            per_atom = float(energy[row]) / mask.sum()
+            per_atom = float(energy[row] / mask.sum())
             if not np.isfinite(per_atom):
                 bits |= errors.NOT_FINITE
             elif per_atom >= setting.guard.ceiling:
