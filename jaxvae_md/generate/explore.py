@@ -52,22 +52,24 @@ def explore(setting: Setting, key: Array, num: int, band: tuple[float, float]) -
 
     Simulations are at half to one and a half times the setting's temperature. A potential that
     knows nothing of a defect may lead it astray: of each structure the latest look is taken that
-    the guard allows and whose novelty lies within `band`, the last where none is.
+    the guard allows and whose novelty lies within `band`, the last where none is. There are as
+    many as whole batches hold, `num` at least.
 
     ```python
     candidates = explore(setting, jax.random.key(0), num=40, band=(1.5, 4.5))
     ```
     """
     rng = rng_of(key)
+    # whole batches, so that one shape is compiled
+    num = BATCH * -(-num // BATCH)
     start = rng.integers(len(setting.training), size=num)
     moves = [random_move(setting.training[i], setting.nearest_distance, rng) for i in start]
     temperature = setting.temperature * rng.uniform(0.5, 1.5, num)
-    # one more than the largest, so that all batches have one shape
+    # one atom more than the largest has, for the same reason
     largest = 1 + max(len(structure.position) for structure in setting.training)
     out = []
     for first in range(0, num, BATCH):
-        # the last batch is filled up, so that one shape is compiled
-        rows = np.resize(np.arange(first, min(first + BATCH, num)), BATCH)
+        rows = np.arange(first, first + BATCH)
         settled = settle(
             guarded(setting.potential),
             {"current": setting.params, "repulsion": {"distance": setting.guard.min_distance}},
@@ -78,7 +80,7 @@ def explore(setting: Setting, key: Array, num: int, band: tuple[float, float]) -
         )
         looks = []
         for structures, errors_ in zip(settled.stages, settled.error, strict=True):
-            for slot, i in enumerate(rows[: num - first]):
+            for slot, i in enumerate(rows):
                 origin = int(start[i]), "explore", moves[i].kind, None
                 looks.append(Candidate(structures[slot], -1, *origin, error=int(errors_[slot])))
         measured, _ = measure(setting, looks, band, np.inf)
