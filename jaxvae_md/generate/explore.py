@@ -196,12 +196,12 @@ def _compiled(simulator: Simulator):
 
     def batch(params, structure, neighbors, momentum, num_steps):
         systems = (structure, neighbors, momentum)
-        # a core gains nothing from doing them together, and each has its own time for a new list
 
         def of_system(system):
             structure, neighbors, momentum = system
             return one(params, structure, neighbors, momentum, num_steps)
 
+        # a core gains nothing from doing them together, and each has its own time for a new list
         one_by_one = lambda: lax.map(of_system, systems)
         together = lambda: jax.vmap(of_system)(systems)
         return lax.platform_dependent(cpu=one_by_one, default=together)

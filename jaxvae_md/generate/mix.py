@@ -66,8 +66,8 @@ def generate(
     # missing, and what it cannot find is decoded
     routes = ["explore", "decode", "ascent", "explore", "explore", "decode"]
     for number, route in enumerate(routes):
-        count = wanted[route] if number < len(_ROUTES) else num - len(accepted)
-        if not count or not wanted[route]:
+        count = wanted.get(route, 0) if number < len(_ROUTES) else num - len(accepted)
+        if not count or route not in wanted:
             continue
         key_of_route = jax.random.fold_in(key, number)
         candidates = _ROUTES[route](setting, key_of_route, _OVERSAMPLING[route] * count, band)
@@ -109,16 +109,13 @@ def _check(setting: Setting, num: int, band: tuple[float, float]) -> None:
 
 
 def _split(num: int, mix: Mapping[str, float], can_decode: bool) -> dict[str, int]:
-    """How many structures each route is asked for, by largest remainders."""
-    unknown = set(mix) - set(MIX)
-    shares = {route: mix.get(route, 0.0) for route in MIX}
-    if not can_decode:
-        shares["decode"] = 0.0
+    """How many structures each route with a share is asked for, by largest remainders."""
+    possible = {route for route in MIX if can_decode or route != "decode"}
+    shares = {route: share for route, share in mix.items() if share and route in possible}
     total = sum(shares.values())
-    if unknown or min(shares.values()) < 0 or not 0 < total < np.inf:
-        raise OptionError(
-            f"mix is {dict(mix)}", remedy=f"give shares of {', '.join(MIX)}, 0 or more"
-        )
+    if set(mix) - set(MIX) or min(shares.values(), default=0) < 0 or not 0 < total < np.inf:
+        remedy = f"give shares of {', '.join(sorted(possible))}, 0 or more"
+        raise OptionError(f"mix is {dict(mix)}", remedy=remedy)
     exact = {route: num * share / total for route, share in shares.items()}
     out = {route: int(value) for route, value in exact.items()}
     by_remainder = sorted(exact, key=lambda route: out[route] - exact[route])

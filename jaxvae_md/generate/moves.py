@@ -42,7 +42,10 @@ def remove(structure: Structure, nearest_distance: float, rng: np.random.Generat
 
 def insert(structure: Structure, nearest_distance: float, rng: np.random.Generator) -> Structure:
     """With one atom more, where there is room among random places."""
-    places = rng.uniform(size=(_NUM_PLACES, 3)) @ structure.cell
+    fraction = structure.position @ np.linalg.inv(structure.cell)
+    low = np.where(structure.pbc, 0, fraction.min(axis=0))
+    high = np.where(structure.pbc, 1, fraction.max(axis=0))
+    places = rng.uniform(low, high, (_NUM_PLACES, 3)) @ structure.cell
     room = [_distances_from(structure, place).min() for place in places]
     # not the roomiest alone: a vacuum is no interstitial site
     inside = np.nonzero(np.less(room, 1.2 * nearest_distance))[0]
@@ -79,9 +82,12 @@ def rotate(structure: Structure, nearest_distance: float, rng: np.random.Generat
 
 def cleave(structure: Structure, nearest_distance: float, rng: np.random.Generator) -> Structure:
     """Two halves, drawn apart along a lattice vector: a crack, or a slab with two surfaces."""
-    axis = rng.integers(3)
+    periodic = np.nonzero(structure.pbc)[0]
+    if not len(periodic):
+        return rattle(structure, nearest_distance, rng)
+    axis = rng.choice(periodic)
     fraction = structure.position @ np.linalg.inv(structure.cell)
-    fraction -= np.floor(fraction)
+    fraction -= np.where(structure.pbc, np.floor(fraction), 0)
     sorted_ = np.sort(fraction[:, axis])
     width = np.diff(np.append(sorted_, sorted_[0] + 1))
     # between two layers, rarely through one

@@ -202,6 +202,7 @@ def test_resuming_what_is_no_run_is_refused(tmp_path):
     assert_untouched(tmp_path, set())
 
 
+@pytest.mark.slow
 def test_coverage_says_which_atoms_are_outside(tmp_path):
     silicon = datasets.silicon()
     crystal, melt = silicon[:30:3], silicon[-1:]

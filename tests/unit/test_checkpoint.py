@@ -14,7 +14,6 @@ from jaxvae_md.coverage import CoverageModel, Kinds, LatentRatio, LocalRatio
 from jaxvae_md.coverage.ratio import Density, RegionEncoder
 from jaxvae_md.coverage.references import References
 from jaxvae_md.descriptors import Standardizer
-from jaxvae_md.generate import Targets
 from jaxvae_md.learn.state import Dataset, State, Trial
 from jaxvae_md.simulate import Trajectory
 from jaxvae_md.structure import stack
@@ -61,7 +60,7 @@ def test_a_checkpoint_gives_back_the_state(tmp_path):
     save_checkpoint(tmp_path / "checkpoint", to_tree(state))
     back = from_tree(State, load_checkpoint(tmp_path / "checkpoint").tree)
     assert_same(back, state)
-    assert back.targets is None
+    assert back.generated is None
     assert back.params is None
     assert back.coverage is not None
     assert isinstance(back.coverage.method, LocalRatio)
@@ -79,14 +78,13 @@ def test_of_a_union_the_type_with_these_fields_comes_back(tmp_path):
 
 
 def test_a_checkpoint_keeps_parts_without_elements(tmp_path):
-    # a simulation that blew up at once has no frames, and there may be no gap to fill
-    targets = Targets(*(np.zeros((0, 3)),) * 2, *(np.zeros(0),) * 3)
+    # a simulation that blew up at once has no frames
     frames, values = np.zeros((0, 5, 3)), np.zeros(0)
     nothing = Trajectory(frames, frames, np.zeros((0, 3, 3)), values, values, np.array(2))
     curves = dict.fromkeys(("r", "rdf_unlearned", "rdf_learned", "rdf_reference"), np.ones(4))
     values = dict.fromkeys(("temperature", "energy_reference", "outside"), np.array(1.0))
     trial = Trial(unlearned=nothing, learned=nothing, reference=None, **curves, **values)
-    state = full_state()._replace(targets=targets, trial=trial)
+    state = full_state()._replace(trial=trial)
     save_checkpoint(tmp_path / "checkpoint", to_tree(state))
     assert_same(from_tree(State, load_checkpoint(tmp_path / "checkpoint").tree), state)
 

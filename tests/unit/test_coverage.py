@@ -380,6 +380,7 @@ def test_the_seed_decides_the_model():
     assert not np.array_equal(fit(0), fit(1))
 
 
+@pytest.mark.slow
 def test_elements_that_the_training_data_lack_are_outside():
     frames = datasets.silicon()
     training, new = frames[:20:2], [frames[1].copy(), frames[3].copy(), frames[5].copy()]

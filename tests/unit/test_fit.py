@@ -142,6 +142,7 @@ def test_the_loss_of_a_frame_counts_by_its_weight():
     assert_close(once(labelled), np.mean(weight * reference_loss(BEGIN)), 1e-9)
 
 
+@pytest.mark.slow
 def test_an_optimiser_of_optax_that_searches_along_lines_fits_in_few_updates():
     labelled = fit.prepare(
         ARGON, batches(frames(), CUTOFF), *labels(ARGON, PARAMS), tensions(), np.full(5, 2.0)

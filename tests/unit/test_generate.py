@@ -120,6 +120,19 @@ def test_cleaving_makes_room_and_breaks_no_more_than_a_plane(seed):
     assert min(len(bonds(cut, i)[bonds(cut, i) < 2.4]) for i in range(64)) >= 1
 
 
+@pytest.mark.parametrize("kind", moves.KINDS)
+@pytest.mark.parametrize("make", [systems.cluster, systems.slab])
+def test_moves_keep_what_is_not_periodic_together(make, kind):
+    whole = make()
+    for seed in range(5):
+        moved = moves.KINDS[kind](whole, NEAREST, np.random.default_rng(seed))
+        assert np.isfinite(moved.position).all()
+        open_ = ~whole.pbc
+        assert np.ptp(moved.position, axis=0)[open_].max() < 9
+        assert_close(moved.cell[open_], whole.cell[open_], 1e-12)
+        assert (moved.pbc == whole.pbc).all()
+
+
 def test_a_guard_knows_the_shortest_pair_and_the_range_of_the_energy():
     whole = systems.si8(rattle=0.0)
     hot = systems.si8(rattle=0.1)
@@ -269,6 +282,11 @@ def test_ascent_makes_an_atom_novel_within_the_band(setting):
 def test_a_mix_that_is_none_is_refused(setting, mix):
     with pytest.raises(OptionError, match="mix"):
         generate.generate(setting, jax.random.key(0), 2, mix)
+
+
+def test_nothing_can_be_decoded_without_a_vae(setting):
+    with pytest.raises(OptionError, match="ascent, explore"):
+        generate.generate(setting._replace(model=None), jax.random.key(0), 2, {"decode": 1.0})
 
 
 def test_bad_input_is_refused_before_anything_is_made(setting):

@@ -37,6 +37,7 @@ def energies(params):
     return np.array([float(ARGON.energy(params, one, allocate(one))) for one in each])
 
 
+@pytest.mark.slow
 def test_weights_are_those_of_boltzmann():
     assert_close(ensemble().energy, energies(PARAMS), 1e-12)
     w, worth = fit.weights(ARGON, PARAMS, ensemble())
