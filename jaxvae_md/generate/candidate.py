@@ -13,15 +13,16 @@ from jaxtyping import Float
 
 from jaxvae_md import coverage, errors
 from jaxvae_md._typing import Array, Params
-from jaxvae_md.batching import batches
 from jaxvae_md.coverage import Novelty
 from jaxvae_md.descriptors import Chebyshev, Standardizer
 from jaxvae_md.generate.guard import Guard
-from jaxvae_md.neighbors import host_pairs
+from jaxvae_md.neighbors import allocate_systems, host_pairs, neighbor_list
 from jaxvae_md.potentials import Potential
-from jaxvae_md.structure import Structure
+from jaxvae_md.structure import Structure, pad, stack
 from jaxvae_md.vae import VAE
 
+_MULTIPLE = 32
+"""of which the capacity of a neighbor list is one"""
 BATCH = 16
 """structures that are worked on side by side"""
 ENERGY_TOO_HIGH, ENERGY_TOO_LOW, KNOWN, TOO_FAR, REQUEST_MISSED, REPEATED = (
@@ -120,15 +121,26 @@ def measure(
         for c, ok in zip(candidates, sound, strict=True)
     ]
     out, descriptors = list(candidates), [np.empty(0)] * len(candidates)
-    cutoff = max(setting.descriptor.cutoff, setting.potential.cutoff)
     evaluate = _evaluation(setting.descriptor, setting.potential)
-    for batch in batches(stand_in, cutoff):
-        x, energy = evaluate(setting.params, batch.structure, batch.neighbors)
-        for row, number in enumerate(batch.frame):
-            mask = np.asarray(batch.structure.mask[row])
-            z = np.asarray(setting.standardizer.apply(np.asarray(x[row])[mask]))
+    fns = neighbor_list(max(setting.descriptor.cutoff, setting.potential.cutoff))
+    size = 1 + max(len(s.position) for s in [*setting.training, *stand_in])
+    for first in range(0, len(candidates), BATCH):
+        # whole batches of few shapes, since every shape is compiled
+        rows = np.resize(np.arange(first, min(first + BATCH, len(candidates))), BATCH)
+        batch = stack([pad(stand_in[i], size) for i in rows])
+        neighbors = allocate_systems(fns, batch)
+        capacity = _MULTIPLE * -(-neighbors.index.shape[-1] // _MULTIPLE)
+        neighbors = allocate_systems(fns, batch, capacity=capacity)
+        neighbors = neighbors._replace(images=np.zeros((BATCH, 0, 3), np.int32))
+        x, energy = (np.asarray(part) for part in evaluate(setting.params, batch, neighbors))
+        z_batch = np.asarray(setting.standardizer.apply(x))
+        novelty = np.asarray(
+            coverage.novelty(setting.known, jnp.asarray(z_batch.reshape(BATCH * size, -1)))
+        ).reshape(BATCH, size)
+        for row, number in enumerate(rows[: len(candidates) - first]):
+            mask = batch.mask[row]
+            z, n = z_batch[row][mask], novelty[row][mask]
             one = candidates[number]
-            n = np.asarray(coverage.novelty(setting.known, jnp.asarray(z)))
             center = one.center if one.center >= 0 else int(np.argmax(n))
             closest = closest_pair(stand_in[number], setting.guard)
             latent = _code(setting, z[center])

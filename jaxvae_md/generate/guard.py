@@ -119,7 +119,7 @@ def _energy_per_atom(
 ) -> Float[np.ndarray, " frames"]:
     out = np.zeros(len(structures))
     of = jax.jit(lambda p, s, n: jax.lax.map(lambda a: potential.energy(p, *a), (s, n)))
-    for batch in batches(structures, potential.cutoff):
+    for batch in batches(structures, potential.cutoff, num_batches=1):
         energy = np.asarray(of(params, batch.structure, batch.neighbors))
         out[batch.frame] = energy / np.sum(batch.structure.mask, axis=1)
     return out
