@@ -228,18 +228,20 @@ def allocate_systems(
     grid_room: float = 1.05,
     capacity: int = 1,
     thinnest: float = 1.0,
+    multiple: int = 1,
 ) -> NeighborList:
     """The list of a structure, or of several along a leading axis in shapes that they share.
 
-    **Arguments:** `extra` and `capacity` as in `allocate`; `grid_room` for `extra` in the cells of
-    a grid; the list serves until a cell has shrunk to `thinnest` of its widths.
+    **Arguments:** `extra`, `capacity` and `multiple` as in `allocate`; `grid_room` for `extra` in
+    the cells of a grid; the list serves until a cell has shrunk to `thinnest` of its widths.
 
     ```python
     neighbors = allocate_systems(neighbor_list(6.0), stack([one, other]), extra=1.2)
     ```
     """
     systems = unstack(structure)
-    lists = [fns.allocate(system, extra=extra, capacity=capacity) for system in systems]
+    options = {"capacity": capacity, "multiple": multiple}
+    lists = [fns.allocate(system, extra=extra, **options) for system in systems]
     if len(systems) > 1:
         capacity = max(one.index.shape[1] for one in lists)
         lists = [fns.allocate(system, capacity=capacity) for system in systems]

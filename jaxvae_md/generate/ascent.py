@@ -82,8 +82,8 @@ def raise_novelty(
 
         10 max(a - n, 0)^2 + 10 max(n - b, 0)^2 + max(E - c, 0) + 20 sum max(dmin - r, 0)^2
 
-    **Arguments:** the list from `allocate_systems(ascent_lists(...), structure)`; `guard` limits
-    of distance and energy.
+    **Arguments:** a list of `neighbors_cutoff`, allocated with a skin of 1 angstrom and room for
+    neighbors that come nearer; `guard` limits of distance and energy.
 
     ```python
     raised = raise_novelty(descriptor, standardizer, known, potential, params, guard,
@@ -158,10 +158,9 @@ def ascend(setting: Setting, key: Array, num: int, band: tuple[float, float]) ->
     center = np.array([rng.integers(len(setting.training[int(i)].position)) for i in start])
     target = band[0] + 0.1, max(band[0] + 0.1, 0.5 * (band[0] + band[1]))
     fns = neighbor_list(neighbors_cutoff(setting.descriptor, setting.potential), _SKIN)
-    standardizer = setting.standardizer
-    scale = tuple(map(float, standardizer.mean)), tuple(map(float, standardizer.scale))
-    raise_ = _compiled(setting.descriptor, *scale, setting.potential, target)
-    guard = jax.tree.map(jnp.asarray, setting.guard)
+    raise_ = _compiled(setting.descriptor, setting.potential, target)
+    known = setting.standardizer, setting.known, setting.params, setting.guard
+    known = jax.tree.map(jnp.asarray, known)
     out = []
     for first in range(0, num, BATCH):
         # the last batch is filled up, so that one shape is compiled
@@ -170,9 +169,7 @@ def ascend(setting: Setting, key: Array, num: int, band: tuple[float, float]) ->
         noise = rng.normal(0, _NOISE, batch.position.shape) * batch.mask[..., None]
         batch = batch._replace(position=batch.position + noise)
         neighbors = allocate_systems(fns, batch, extra=_ROOM)
-        raised = raise_(
-            setting.known, setting.params, guard, batch, neighbors, jnp.asarray(center[rows])
-        )
+        raised = raise_(known, batch, neighbors, jnp.asarray(center[rows]))
         for slot, i in enumerate(rows[: num - first]):
             size = len(setting.training[int(start[i])].position)
             structure = setting.training[int(start[i])]._replace(
@@ -185,12 +182,11 @@ def ascend(setting: Setting, key: Array, num: int, band: tuple[float, float]) ->
 
 
 @lru_cache(maxsize=16)
-def _compiled(descriptor, mean, scale, potential, band):
-    standardizer = Standardizer(np.array(mean), np.array(scale))
-
-    def function(known, params, guard, structure, neighbors, center):
+def _compiled(descriptor: Chebyshev, potential: Potential, band: tuple[float, float]):
+    def function(known, structure, neighbors, center):
+        standardizer, references, params, guard = known
         one = lambda s, n, c: raise_novelty(
-            descriptor, standardizer, known, potential, params, guard, s, n, c, band
+            descriptor, standardizer, references, potential, params, guard, s, n, c, band
         )
         return jax.vmap(one)(structure, neighbors, center)
 

@@ -128,9 +128,7 @@ def measure(
         # whole batches of few shapes, since every shape is compiled
         rows = np.resize(np.arange(first, min(first + BATCH, len(candidates))), BATCH)
         batch = stack([pad(stand_in[i], size) for i in rows])
-        neighbors = allocate_systems(fns, batch)
-        capacity = _MULTIPLE * -(-neighbors.index.shape[-1] // _MULTIPLE)
-        neighbors = allocate_systems(fns, batch, capacity=capacity)
+        neighbors = allocate_systems(fns, batch, multiple=_MULTIPLE)
         neighbors = neighbors._replace(images=np.zeros((BATCH, 0, 3), np.int32))
         x, energy = (np.asarray(part) for part in evaluate(setting.params, batch, neighbors))
         z_batch = np.asarray(setting.standardizer.apply(x))

@@ -17,7 +17,7 @@ from jaxvae_md._typing import Array, Params
 from jaxvae_md.generate.candidate import BATCH, Candidate, Setting, measure, rng_of
 from jaxvae_md.generate.guard import guarded
 from jaxvae_md.generate.moves import random_move
-from jaxvae_md.neighbors import NeighborList, allocate_systems
+from jaxvae_md.neighbors import allocate_systems
 from jaxvae_md.potentials.evaluate import forces
 from jaxvae_md.potentials.potential import Potential
 from jaxvae_md.simulate import advance
@@ -126,7 +126,9 @@ def settle(
     simulator = _simulator(potential, dt or _TIME_STEP * float(np.sqrt(mass.min())))
     momentum = _momentum(batch, mass, 2 * np.asarray(temperature), key)
     run = _compiled(simulator)
-    neighbors = _allocate(simulator, batch)
+    # also for cells that become a little thinner
+    options = {"extra": _ROOM, "multiple": _MULTIPLE, "thinnest": 0.9}
+    neighbors = allocate_systems(simulator.neighbor_fns, batch, **options)
     num_steps = jnp.array([*quench_steps, md_steps])
     position, overflow = (
         np.asarray(part) for part in run(params, batch, neighbors, momentum, num_steps)
@@ -207,14 +209,6 @@ def _compiled(simulator: Simulator):
         return lax.platform_dependent(cpu=one_by_one, default=together)
 
     return jax.jit(batch)
-
-
-def _allocate(simulator: Simulator, batch: Structure) -> NeighborList:
-    """Lists of the same capacity, also for cells that are a little thinner."""
-    fns = simulator.neighbor_fns
-    lists = allocate_systems(fns, batch, extra=_ROOM, thinnest=0.9)
-    capacity = _MULTIPLE * -(-lists.index.shape[-1] // _MULTIPLE)
-    return allocate_systems(fns, batch, capacity=capacity, thinnest=0.9)
 
 
 def _single(leaf: Array) -> Array:
