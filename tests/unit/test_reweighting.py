@@ -52,8 +52,8 @@ def test_weights_are_those_of_boltzmann():
 
 
 def test_a_weighted_average_has_the_slope_by_parameters():
-    observed = np.random.default_rng(0).normal(size=20)
-    average = lambda params: jnp.sum(fit.weights(ARGON, params, ensemble())[0] * observed)
+    observed, frames = np.random.default_rng(0).normal(size=20), ensemble()
+    average = lambda params: jnp.sum(fit.weights(ARGON, params, frames)[0] * observed)
     assert_gradient(average, OTHER, step=1e-6)
 
 
