@@ -22,6 +22,19 @@ jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
 jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 
+_QUICK = "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
+
+
+def pytest_configure(config):
+    """The default tier is compiled quickly rather than well: that is most of its time.
+
+    Its programs are small and run once. The slow tier is compiled as a user's programs are, and so
+    is the default one where XLA_FLAGS is set, to nothing say.
+    """
+    if "not slow" in config.option.markexpr:
+        os.environ.setdefault("XLA_FLAGS", _QUICK)
+
+
 _MAPS = Path("/proc/self/maps")
 
 

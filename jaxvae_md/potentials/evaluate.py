@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import TypeAlias
 
 import jax
@@ -12,6 +11,7 @@ from jaxtyping import Float
 from jaxvae_md._typing import Array, Params
 from jaxvae_md.all_pairs import AllPairs
 from jaxvae_md.cutoffs import within
+from jaxvae_md.errors import OptionError
 from jaxvae_md.neighbors import NeighborList
 from jaxvae_md.pair_list import PairList, pair_sums
 from jaxvae_md.potentials.potential import Potential, energy_and_forces, sum_over_atoms
@@ -31,12 +31,24 @@ def energy(
     """
     if isinstance(neighbors, NeighborList):
         return potential.energy(params, structure, neighbors)
-    (phi,) = _sums(potential, params, structure, neighbors, lambda r, phi, w: (phi,), 1)
-    total = sum_over_atoms(0.5 * phi, structure)
-    long_range = _radial(potential).long_range
-    if long_range is None:
+    radial = _radial(potential)
+
+    def term(r, own, other, coefficients):
+        inside, square = within(_square(r), potential.cutoff)
+        terms = (radial.pair(square, coefficients)[0],)
+        if radial.embedding is not None:
+            terms += radial.embedding.density(square, coefficients)[:1]
+        return tuple(jnp.where(inside, x, 0) for x in terms)
+
+    num_terms = 1 if radial.embedding is None else 2
+    phi, *density = _sums(potential, params, structure, neighbors, term, num_terms)
+    each = 0.5 * phi
+    if radial.embedding is not None:
+        each = each + radial.embedding.energy(params, density[0], structure.species)
+    total = sum_over_atoms(each, structure)
+    if radial.long_range is None:
         return total
-    return total + long_range(params, structure).astype(total.dtype)
+    return total + radial.long_range(params, structure).astype(total.dtype)
 
 
 def forces(
@@ -50,8 +62,8 @@ def forces(
     """
     if isinstance(neighbors, NeighborList):
         return energy_and_forces(potential.energy, params, structure, neighbors)[1]
-    term = lambda r, phi, weight: tuple(weight * x for x in r)
-    return jnp.stack(_sums(potential, params, structure, neighbors, term, 3), axis=1)
+    term = lambda r, weight: tuple(weight * x for x in r)
+    return jnp.stack(_sums_by_weight(potential, params, structure, neighbors, term, 3), axis=1)
 
 
 def forces_and_virial(
@@ -75,10 +87,8 @@ def forces_and_virial(
         slope, virial = jax.grad(of_scale, argnums=(0, 1))(structure.position, one)
         return -slope, -virial
 
-    def term(r, phi, weight):
-        return *(weight * x for x in r), weight * _square(r)
-
-    *force, work = _sums(potential, params, structure, neighbors, term, 4)
+    term = lambda r, weight: (*(weight * x for x in r), weight * _square(r))
+    *force, work = _sums_by_weight(potential, params, structure, neighbors, term, 4)
     virial = sum_over_atoms(0.5 * work, structure)
     long_range = _radial(potential).long_range
     if long_range is not None:
@@ -97,7 +107,7 @@ def pull_back_forces(
     """Forces f, and the derivatives of sum(cotangent * f) by parameters and by positions.
 
     The last is a product with the Hessian. On the fast path all three are one pass over the
-    pairs.
+    pairs; an embedding needs two before it, for the densities and for what they are worth.
 
     ```python
     force, by_params, by_position = pull_back_forces(potential, params, structure, neighbors, g)
@@ -112,23 +122,50 @@ def pull_back_forces(
         force, pull = jax.vjp(of, params, structure.position)
         return force, *pull(cotangent)
 
-    pair = _radial(potential).pair
+    radial = _radial(potential)
+    columns = tuple(cotangent[:, k] for k in range(3))
+    embedded, by_slopes = (), None
+    if radial.embedding is not None:
+        slope_of = lambda params, density: _slopes(radial.embedding, params, density, structure)
+        density = _densities(potential, params, structure, neighbors)
+        slope, pull = jax.vjp(slope_of, params, density)
+
+        def along_density(r, own, other, coefficients):
+            """d sum(cotangent f) / d (slope of the embedding energy)"""
+            inside, square = within(_square(r), potential.cutoff)
+            _, weight, _ = radial.embedding.density(square, coefficients)
+            return (jnp.where(inside, weight, 0) * _along(r, own, other),)
+
+        arguments = (potential, params, structure, neighbors, along_density, 1, columns)
+        by_slopes, by_density = pull(_sums(*arguments)[0])
+        embedded = (slope, by_density)
 
     def of_pair(r, own, other, coefficients):
-        weight_of = lambda square, coefficients: pair(square, coefficients)[1]
+        (own, of_own), (other, of_other) = (
+            side if embedded else (side, ()) for side in (own, other)
+        )
+        weight_of = lambda square, c: _weight(radial, square, c, of_own[:1], of_other[:1])
         inside, square = within(_square(r), potential.cutoff)
         weight, pull = jax.vjp(weight_of, square, coefficients)
-        change = tuple(a - b for a, b in zip(own, other, strict=True))
-        along = sum(g * x for g, x in zip(change, r, strict=True))
         # masked here, where one mask serves all derivatives
-        by_square, by_coefficients = pull(jnp.where(inside, along, 0))
-        weight, twice = jnp.where(inside, weight, 0), 2 * by_square
+        by_square, by_coefficients = pull(jnp.where(inside, _along(r, own, other), 0))
+        weight, factor = jnp.where(inside, weight, 0), 2 * by_square
+        if embedded:
+            _, pull, (at_atom, at_neighbor) = _density_vjp(radial, square, coefficients)
+            worth = jnp.where(inside, of_own[1], 0)
+            # half of all pairs are counted
+            more = pull(2 * worth)[0]
+            by_coefficients = jax.tree.map(jnp.add, by_coefficients, more)
+            factor = factor - worth * at_atom - jnp.where(inside, of_other[1], 0) * at_neighbor
         force = tuple(weight * x for x in r)
-        by_vector = tuple(weight * g + twice * x for g, x in zip(change, r, strict=True))
+        change = _change(own, other)
+        by_vector = tuple(weight * g + factor * x for g, x in zip(change, r, strict=True))
         return (*force, *by_vector), by_coefficients
 
-    columns = tuple(cotangent[:, k] for k in range(3))
-    sums, by_params = _pull_back(potential, params, structure, neighbors, of_pair, 6, columns)
+    of_atom = (columns, embedded) if embedded else columns
+    sums, by_params = _pull_back(potential, params, structure, neighbors, of_pair, 6, of_atom)
+    if by_slopes is not None:
+        by_params = jax.tree.map(jnp.add, by_params, by_slopes)
     return jnp.stack(sums[:3], axis=1), by_params, jnp.stack(sums[3:], axis=1)
 
 
@@ -146,21 +183,98 @@ def pull_back_energy(
         value, gradient = jax.value_and_grad(of, argnums=(0, 1))(params, structure.position)
         return value, *gradient
     radial = _radial(potential)
+    slopes, more = (), []
+    if radial.embedding is not None:
+        density = _densities(potential, params, structure, neighbors)
+        of_params = lambda p: sum_over_atoms(
+            radial.embedding.energy(p, density, structure.species), structure
+        )
+        more.append(jax.value_and_grad(of_params)(params))
+        slopes = (_slopes(radial.embedding, params, density, structure),)
+    if radial.long_range is not None:
+        more.append(jax.value_and_grad(radial.long_range)(params, structure))
 
     def of_pair(r, own, other, coefficients):
         inside, square = within(_square(r), potential.cutoff)
-        phi, pull, weight = jax.vjp(partial(radial.pair, square), coefficients, has_aux=True)
+        phi_of = lambda c: radial.pair(square, c)[0]
+        phi, pull = jax.vjp(phi_of, coefficients)
         (by_coefficients,) = pull(inside.astype(phi.dtype))
-        weight = jnp.where(inside, weight, 0)
+        if slopes:
+            _, pull, _ = _density_vjp(radial, square, coefficients)
+            (of_density,) = pull(jnp.where(inside, 2 * own[0], 0))
+            by_coefficients = jax.tree.map(jnp.add, by_coefficients, of_density)
+        weight = jnp.where(inside, _weight(radial, square, coefficients, own, other), 0)
         return (jnp.where(inside, phi, 0), *(-weight * x for x in r)), by_coefficients
 
-    sums, by_params = _pull_back(potential, params, structure, neighbors, of_pair, 4)
+    sums, by_params = _pull_back(potential, params, structure, neighbors, of_pair, 4, slopes)
     value = sum_over_atoms(0.5 * sums[0], structure)
-    if radial.long_range is not None:
-        more, of_long_range = jax.value_and_grad(radial.long_range)(params, structure)
-        value = value + more.astype(value.dtype)
-        by_params = jax.tree.map(jnp.add, by_params, of_long_range)
+    for energy, gradient in more:
+        value = value + energy.astype(value.dtype)
+        by_params = jax.tree.map(jnp.add, by_params, gradient)
     return value, by_params, jnp.stack(sums[1:], axis=1)
+
+
+def _weight(radial, square, coefficients, own=(), other=()):
+    """By which the vector to an atom is multiplied to give its force from a neighbor.
+
+    `own` and `other` hold the slopes of the embedding energy of both, where there is one.
+    """
+    _, weight = radial.pair(square, coefficients)
+    if radial.embedding is None:
+        return weight
+    _, at_atom, at_neighbor = radial.embedding.density(square, coefficients)
+    return weight + own[0] * at_atom + other[0] * at_neighbor
+
+
+def _density_vjp(radial, square, coefficients):
+    """The density, its derivative's transpose by the coefficients, and both weights."""
+
+    def of(coefficients):
+        value, *weights = radial.embedding.density(square, coefficients)
+        return value, weights
+
+    return jax.vjp(of, coefficients, has_aux=True)
+
+
+def _change(own, other):
+    return tuple(a - b for a, b in zip(own, other, strict=True))
+
+
+def _along(r, own, other):
+    """(g_i - g_j) (x_i - x_j)"""
+    return sum(g * x for g, x in zip(_change(own, other), r, strict=True))
+
+
+def _densities(potential, params, structure, neighbors):
+    density = _radial(potential).embedding.density
+
+    def term(r, own, other, coefficients):
+        inside, square = within(_square(r), potential.cutoff)
+        return (jnp.where(inside, density(square, coefficients)[0], 0),)
+
+    return _sums(potential, params, structure, neighbors, term, 1)[0]
+
+
+def _slopes(embedding, params, density, structure):
+    """dF / d(density) of each atom."""
+    total = lambda density: jnp.sum(embedding.energy(params, density, structure.species))
+    return jax.grad(total)(density)
+
+
+def _sums_by_weight(potential, params, structure, neighbors, term, num_terms):
+    """Sums over neighbors of `term((dx, dy, dz), weight)`, as in `_weight`."""
+    radial = _radial(potential)
+    slopes = ()
+    if radial.embedding is not None:
+        density = _densities(potential, params, structure, neighbors)
+        slopes = (_slopes(radial.embedding, params, density, structure),)
+
+    def of_pair(r, own, other, coefficients):
+        inside, square = within(_square(r), potential.cutoff)
+        weight = _weight(radial, square, coefficients, own, other)
+        return term(r, jnp.where(inside, weight, 0))
+
+    return _sums(potential, params, structure, neighbors, of_pair, num_terms, slopes)
 
 
 def _pull_back(potential, params, structure, neighbors, of_pair, num_terms, of_atom=()):
@@ -172,6 +286,11 @@ def _pull_back(potential, params, structure, neighbors, of_pair, num_terms, of_a
     radial = _radial(potential)
     dtype = structure.position.dtype
     tables, by_tables = jax.vjp(lambda p: _tables(radial, p, dtype), params)
+    if any(table.ndim > 2 for table in tables.values()):
+        raise OptionError(
+            "a potential by tables has no derivative on the fast path",
+            remedy='take adjoint="checkpointed", or the analytic form',
+        )
     rows, species = _by_species(structure, tables)
     num_species = len(potential.species)
 
@@ -208,18 +327,20 @@ def _radial(potential: Potential):
     return potential.radial
 
 
-def _sums(potential, params, structure, neighbors, term, num_terms):
-    """Sums over neighbors of `term((dx, dy, dz), phi, weight)`."""
-    radial = _radial(potential)
-    tables = _tables(radial, params, structure.position.dtype)
+def _sums(potential, params, structure, neighbors, of_pair, num_terms, of_atom=()):
+    """Sums over neighbors of `of_pair((dx, dy, dz), own, other, coefficients)`.
+
+    `own` and `other` are those of both atoms of the arrays in `of_atom`.
+    """
+    tables = _tables(_radial(potential), params, structure.position.dtype)
     rows, species = _by_species(structure, tables)
 
-    def of_pair(r, own, species, tables):
-        inside, square = within(_square(r), potential.cutoff)
-        phi, weight = radial.pair(square, _chosen(tables, own, species))
-        return term(r, jnp.where(inside, phi, 0), jnp.where(inside, weight, 0))
+    def term(r, own, other, tables):
+        (own, rows), (other, species) = own, other
+        return of_pair(r, own, other, _chosen(tables, rows, species))
 
-    return pair_sums(structure, neighbors, of_pair, num_terms, rows, species, tables)
+    own, other = (of_atom, rows), (of_atom, species)
+    return pair_sums(structure, neighbors, term, num_terms, own, other, tables)
 
 
 def _tables(radial, params, dtype):

@@ -7,11 +7,21 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from jaxvae_md._typing import Array, Params
 from jaxvae_md.neighbors import NeighborList
 from jaxvae_md.structure import Structure
+
+
+class Embedding(NamedTuple):
+    """An energy of each atom by the sum of its neighbors' densities."""
+
+    density: Callable[[Float[Array, ...], dict[str, Float[Array, ...]]], tuple[Array, Array, Array]]
+    """(r squared, coefficients) -> the neighbor's density rho at the atom, -rho'(r) / r of it, and
+    the same of the atom's density at the neighbor"""
+    energy: Callable[[Params, Float[Array, " n"], Int[Array, " n"]], Float[Array, " n"]]
+    """(parameters, density, species) -> eV of each atom"""
 
 
 class Radial(NamedTuple):
@@ -24,6 +34,8 @@ class Radial(NamedTuple):
     the vector to an atom is multiplied to give its force; asked for within the cutoff only"""
     long_range: Callable[[Params, Structure], Float[Array, ""]] | None = None
     """energy (eV) that composition and volume alone decide"""
+    embedding: Embedding | None = None
+    """with the same coefficients"""
 
 
 class Evaluation(NamedTuple):

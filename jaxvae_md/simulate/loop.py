@@ -105,8 +105,8 @@ def begin(
     state = begin(simulator, params, structure, jax.random.key(0), 300.0)
     ```
     """
-    _check_start(simulator, structure, momentum)
-    neighbors = _allocate(simulator, structure, fast=simulator.pair_fns is not None, extra=extra)
+    check_start(simulator, structure, momentum)
+    neighbors = allocate(simulator, structure, fast=simulator.pair_fns is not None, extra=extra)
     batched = np.ndim(structure.position) == 3
     keys = jax.random.split(key, len(structure.position)) if batched else key
     init = _jit_init(simulator, batched, momentum is not None)
@@ -158,7 +158,7 @@ def chunks(
             retries += 1
             # a cell that shrank may have met more images of itself than the list searches
             moving = not np.array_equal(after.structure.cell, state.structure.cell)
-            neighbors = _allocate(
+            neighbors = allocate(
                 simulator,
                 state.structure,
                 fast=not isinstance(state.neighbors, NeighborList),
@@ -178,7 +178,7 @@ def chunks(
         yield Chunk(state, good._replace(error=np.array(0)))
 
 
-def _check_start(simulator: Simulator, structure: Structure, momentum: Array | None) -> None:
+def check_start(simulator: Simulator, structure: Structure, momentum: Array | None) -> None:
     """What can be known to fail, before anything is compiled."""
     position = np.asarray(structure.position)
     num, batch = position.shape[-2] if position.ndim > 1 else 0, position.shape[:-2]
@@ -220,7 +220,7 @@ def _first(flags: np.ndarray) -> int:
     return int(np.argmax(flags)) if flags.any() else np.iinfo(int).max
 
 
-def _allocate(
+def allocate(
     simulator: Simulator,
     structure: Structure,
     *,

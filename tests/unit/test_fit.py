@@ -63,7 +63,7 @@ def reference_loss(params, energy_weight=3.0) -> np.ndarray:
 
 
 def test_force_matching_finds_sigma_and_epsilon():
-    result = fit.force_matching(ARGON, BEGIN, data(), key=KEY, num_steps=800, learning_rate=2e-2)
+    result = fit.force_matching(ARGON, BEGIN, data(), key=KEY, num_steps=2000, learning_rate=2e-2)
     assert_close(result.params["sigma"], [[SIGMA]], 1e-3)
     assert_close(result.params["epsilon"], [[EPSILON]], 1e-3)
     assert result.history[-1] < 1e-4 * result.history[0]
