@@ -103,14 +103,14 @@ def is_strained(structure: Structure, pairs: AllPairs) -> Bool[Array, ""]:
     return strained | jnp.any((structure.cell != 0) & ~np.eye(3, dtype=bool))
 
 
-def unrolled(num_terms: int) -> int:
-    """`UNROLLED`, or fewer where a pair has so many terms that the compiler would not.
+def unrolled(num_terms: int, lean: bool = True) -> int:
+    """`UNROLLED`, or fewer where a pair has so much code that the compiler would not.
 
     ```python
     unrolled(3)  # 4
     ```
     """
-    return UNROLLED if num_terms <= 4 else UNROLLED - 1
+    return UNROLLED if num_terms <= 4 and lean else UNROLLED - 1
 
 
 def add(left: tuple[Array, ...], right: tuple[Array, ...]) -> tuple[Array, ...]:

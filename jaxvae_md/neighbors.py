@@ -7,7 +7,7 @@ construction, and stress is a plain gradient with respect to strain.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -28,6 +28,9 @@ from jaxvae_md.structure import (
 
 _MANY = 500
 """atoms from which on a grid of cells is worth its compilation"""
+
+_FEW = (4, 8)
+"""slots of an atom for which `by_fewest_slots` has a program of its own"""
 
 FAR = 1e3
 """Distance (angstrom) at which padded slots are put: beyond every cutoff, and not singular."""
@@ -95,6 +98,48 @@ def neighbor_species(
     """Species of every neighbor, beside `displacements`; padded slots hold some valid species."""
     index = jnp.asarray(neighbors.index)
     return jnp.asarray(structure.species)[index if atoms is None else index[atoms]]
+
+
+def by_fewest_slots(
+    function: Callable[[NeighborList], Any], neighbors: NeighborList, keep: Bool[Array, "n k"]
+) -> Any:
+    """`function(neighbors)` with no more slots for each atom than the neighbors to `keep` need.
+
+    For sums over pairs of neighbors, where every slot costs: a list with a skin has many that
+    are empty or out of reach. There is a program of its own for 4, for 8 and for all slots; which
+    one runs is decided under jit. The function uses index, shift and mask.
+
+    ```python
+    energy = by_fewest_slots(lambda n: three_body(structure, n), neighbors, distance < 3.0)
+    ```
+    """
+    keep = lax.stop_gradient(keep)
+    levels = [size for size in _FEW if size < keep.shape[1]]
+    shorter = [lambda size=size: function(_shortened(neighbors, keep, size)) for size in levels]
+    branches = [*shorter, lambda: function(neighbors)]
+    level = jnp.sum(jnp.max(jnp.sum(keep, axis=1)) > jnp.array(levels, int))
+    # recomputed for a derivative: what all branches would keep for it is more than they use
+    return lax.switch(level, [jax.checkpoint(branch) for branch in branches])
+
+
+def _shortened(neighbors: NeighborList, keep, capacity: int) -> NeighborList:
+    """The list of the first `capacity` neighbors to keep."""
+    num, size = keep.shape
+    place = jnp.arange(capacity, dtype=jnp.int32)[:, None]
+
+    # all atoms at once, a slot after the other: several times faster than sorting
+    def next_slot(k, carry):
+        found, slot = carry
+        return found + keep[:, k], jnp.where((found == place) & keep[:, k], k, slot)
+
+    start = jnp.zeros(num, jnp.int32), jnp.zeros((capacity, num), jnp.int32)
+    found, slot = lax.fori_loop(0, size, next_slot, start)
+    pick = lambda leaf: jnp.take_along_axis(jnp.asarray(leaf), slot.T, axis=1)
+    return neighbors._replace(
+        index=pick(neighbors.index),
+        shift=jnp.take_along_axis(jnp.asarray(neighbors.shift), slot.T[..., None], axis=1),
+        mask=pick(neighbors.mask) & (found[:, None] > place.T),
+    )
 
 
 def neighbor_list(cutoff: float, skin: float = 0.0) -> NeighborFns:

@@ -171,13 +171,14 @@ def pair_sums(
     of_atom: Any = (),
     of_neighbor: Any = (),
     common: Any = (),
+    lean: bool = True,
 ) -> tuple[Float[Array, " n"], ...]:
     """For every atom the sums over its neighbors of the terms of a pair; the core of the engine.
 
     **Arguments:** `term((dx, dy, dz), own, other, common)` returns `num_terms` arrays. It gets
     the components of x_i - x_j (angstrom), and of the pytrees of arrays `[n]`, in the order of the
     atoms, `of_atom` the atom's own and `of_neighbor` the neighbor's; `common` is what is the same
-    for all.
+    for all. A term of much arithmetic is not `lean`: as `unrolled` has it.
     """
     if isinstance(pairs, AllPairs):
         return all_pair_sums(structure, pairs, term, num_terms, of_atom, of_neighbor, common)
@@ -200,7 +201,7 @@ def pair_sums(
         def pass_over(number, total):
             return some(total, lax.dynamic_slice_in_dim(places, number * size, size))
 
-        size, total = unrolled(num_terms), (jnp.zeros(here[0].shape, dtype),) * num_terms
+        size, total = unrolled(num_terms, lean), (jnp.zeros(here[0].shape, dtype),) * num_terms
         num_passes, rest = divmod(len(places), size)
         total = lax.fori_loop(0, num_passes, pass_over, total)
         return some(total, places[-rest:]) if rest else total

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxvae_md._typing import Params
 from jaxvae_md.cutoffs import within
 from jaxvae_md.errors import OptionError, SpeciesError
 from jaxvae_md.neighbors import FAR, displacements, neighbor_species
@@ -95,13 +97,13 @@ def eam_zhou(
         del key
         return {name: jnp.asarray(value, float) for name, value in start.items()}
 
-    def tables(params):
+    def tables(params: Params) -> dict[str, jax.Array]:
         """Those of the atom and of its neighbor."""
-        num = len(params["re"])
-        own = {f"{name}_i": jnp.repeat(params[name][:, None], num, 1) for name in _PAIR}
-        if num == 1:
-            return own
-        return own | {f"{name}_j": jnp.repeat(params[name][None], num, 0) for name in _PAIR}
+        num = len(species)
+        found = {f"{name}_i": jnp.repeat(params[name][:, None], num, axis=1) for name in _PAIR}
+        if num > 1:
+            found |= {f"{name}_j": jnp.repeat(params[name][None], num, axis=0) for name in _PAIR}
+        return found
 
     def of_element(r, c, side):
         """f and phi of one element, with their derivatives by r."""
@@ -114,7 +116,8 @@ def eam_zhou(
         )
 
     def pair(square, c):
-        r = jnp.sqrt(square)
+        inverse = jnp.sqrt(1 / square)
+        r = square * inverse
         (f, f_slope), (phi, slope) = of_element(r, c, "i")
         if "re_j" in c:
             (g, g_slope), (psi, psi_slope) = of_element(r, c, "j")
@@ -124,15 +127,16 @@ def eam_zhou(
                 ratio * slope + change * phi + (psi_slope - psi * change / ratio) / ratio
             )
             phi = 0.5 * (ratio * phi + psi / ratio)
-        return phi, -slope / r
+        return phi, -slope * inverse
 
     def density(square, c):
-        r = jnp.sqrt(square)
+        inverse = jnp.sqrt(1 / square)
+        r = square * inverse
         (f, slope), _ = of_element(r, c, "i")
         if "re_j" not in c:
-            return f, -slope / r, -slope / r
+            return f, -slope * inverse, -slope * inverse
         (g, other), _ = of_element(r, c, "j")
-        return g, -other / r, -slope / r
+        return g, -other * inverse, -slope * inverse
 
     def embed(params, rho, species):
         p = {name: params[name][species] for name in _EMBEDDING}

@@ -124,49 +124,54 @@ def pull_back_forces(
 
     radial = _radial(potential)
     columns = tuple(cotangent[:, k] for k in range(3))
-    embedded, by_slopes = (), None
+    slopes, worths, by_params_of_slopes = (), (), None
     if radial.embedding is not None:
-        slope_of = lambda params, density: _slopes(radial.embedding, params, density, structure)
-        density = _densities(potential, params, structure, neighbors)
-        slope, pull = jax.vjp(slope_of, params, density)
-
-        def along_density(r, own, other, coefficients):
-            """d sum(cotangent f) / d (slope of the embedding energy)"""
-            inside, square = within(_square(r), potential.cutoff)
-            _, weight, _ = radial.embedding.density(square, coefficients)
-            return (jnp.where(inside, weight, 0) * _along(r, own, other),)
-
-        arguments = (potential, params, structure, neighbors, along_density, 1, columns)
-        by_slopes, by_density = pull(_sums(*arguments)[0])
-        embedded = (slope, by_density)
+        slopes, worths, by_params_of_slopes = _pull_back_slopes(
+            potential, params, structure, neighbors, columns
+        )
 
     def of_pair(r, own, other, coefficients):
-        (own, of_own), (other, of_other) = (
-            side if embedded else (side, ()) for side in (own, other)
-        )
-        weight_of = lambda square, c: _weight(radial, square, c, of_own[:1], of_other[:1])
+        (own, own_slopes, own_worths), (other, other_slopes, other_worths) = own, other
+        weight_of = lambda square, c: _weight(radial, square, c, own_slopes, other_slopes)
         inside, square = within(_square(r), potential.cutoff)
         weight, pull = jax.vjp(weight_of, square, coefficients)
         # masked here, where one mask serves all derivatives
         by_square, by_coefficients = pull(jnp.where(inside, _along(r, own, other), 0))
         weight, factor = jnp.where(inside, weight, 0), 2 * by_square
-        if embedded:
+        for mine, its in zip(own_worths, other_worths, strict=True):
             _, pull, (at_atom, at_neighbor) = _density_vjp(radial, square, coefficients)
-            worth = jnp.where(inside, of_own[1], 0)
             # half of all pairs are counted
-            more = pull(2 * worth)[0]
+            (more,) = pull(jnp.where(inside, 2 * mine, 0))
             by_coefficients = jax.tree.map(jnp.add, by_coefficients, more)
-            factor = factor - worth * at_atom - jnp.where(inside, of_other[1], 0) * at_neighbor
+            factor = factor - jnp.where(inside, mine * at_atom + its * at_neighbor, 0)
         force = tuple(weight * x for x in r)
         change = _change(own, other)
         by_vector = tuple(weight * g + factor * x for g, x in zip(change, r, strict=True))
         return (*force, *by_vector), by_coefficients
 
-    of_atom = (columns, embedded) if embedded else columns
+    of_atom = columns, slopes, worths
     sums, by_params = _pull_back(potential, params, structure, neighbors, of_pair, 6, of_atom)
-    if by_slopes is not None:
-        by_params = jax.tree.map(jnp.add, by_params, by_slopes)
+    if by_params_of_slopes is not None:
+        by_params = jax.tree.map(jnp.add, by_params, by_params_of_slopes)
     return jnp.stack(sums[:3], axis=1), by_params, jnp.stack(sums[3:], axis=1)
+
+
+def _pull_back_slopes(potential, params, structure, neighbors, cotangent):
+    """Slopes of the embedding energy; and of sum(cotangent * force), in which they are factors,
+    the derivatives by each atom's density and by the parameters."""
+    embedding = _embedding(potential)
+    slope_of = lambda params, density: _slopes(embedding, params, density, structure)
+    density = _densities(potential, params, structure, neighbors)
+    slope, pull = jax.vjp(slope_of, params, density)
+
+    def along_density(r, own, other, coefficients):
+        inside, square = within(_square(r), potential.cutoff)
+        _, weight, _ = embedding.density(square, coefficients)
+        return (jnp.where(inside, weight, 0) * _along(r, own, other),)
+
+    (factor,) = _sums(potential, params, structure, neighbors, along_density, 1, cotangent)
+    by_params, by_density = pull(factor)
+    return (slope,), (by_density,), by_params
 
 
 def pull_back_energy(
@@ -186,8 +191,9 @@ def pull_back_energy(
     slopes, more = (), []
     if radial.embedding is not None:
         density = _densities(potential, params, structure, neighbors)
+        embedding = radial.embedding
         of_params = lambda p: sum_over_atoms(
-            radial.embedding.energy(p, density, structure.species), structure
+            embedding.energy(p, density, structure.species), structure
         )
         more.append(jax.value_and_grad(of_params)(params))
         slopes = (_slopes(radial.embedding, params, density, structure),)
@@ -246,7 +252,7 @@ def _along(r, own, other):
 
 
 def _densities(potential, params, structure, neighbors):
-    density = _radial(potential).embedding.density
+    density = _embedding(potential).density
 
     def term(r, own, other, coefficients):
         inside, square = within(_square(r), potential.cutoff)
@@ -274,7 +280,8 @@ def _sums_by_weight(potential, params, structure, neighbors, term, num_terms):
         weight = _weight(radial, square, coefficients, own, other)
         return term(r, jnp.where(inside, weight, 0))
 
-    return _sums(potential, params, structure, neighbors, of_pair, num_terms, slopes)
+    lean = radial.embedding is None
+    return _sums(potential, params, structure, neighbors, of_pair, num_terms, slopes, lean)
 
 
 def _pull_back(potential, params, structure, neighbors, of_pair, num_terms, of_atom=()):
@@ -327,7 +334,13 @@ def _radial(potential: Potential):
     return potential.radial
 
 
-def _sums(potential, params, structure, neighbors, of_pair, num_terms, of_atom=()):
+def _embedding(potential: Potential):
+    embedding = _radial(potential).embedding
+    assert embedding is not None
+    return embedding
+
+
+def _sums(potential, params, structure, neighbors, of_pair, num_terms, of_atom=(), lean=True):
     """Sums over neighbors of `of_pair((dx, dy, dz), own, other, coefficients)`.
 
     `own` and `other` are those of both atoms of the arrays in `of_atom`.
@@ -340,7 +353,7 @@ def _sums(potential, params, structure, neighbors, of_pair, num_terms, of_atom=(
         return of_pair(r, own, other, _chosen(tables, rows, species))
 
     own, other = (of_atom, rows), (of_atom, species)
-    return pair_sums(structure, neighbors, term, num_terms, own, other, tables)
+    return pair_sums(structure, neighbors, term, num_terms, own, other, tables, lean)
 
 
 def _tables(radial, params, dtype):

@@ -85,8 +85,8 @@ def eam(setfl: Setfl, species: Sequence[str] | None = None) -> Potential:
 
     def at(table, rows, r):
         """Value and slope by r in the rows of a table."""
-        value, slope = _interpolate(table, rows, r / setfl.dr)
-        return value, slope / setfl.dr
+        value, slope = _interpolate(table, rows, r * (1 / setfl.dr))
+        return value, slope * (1 / setfl.dr)
 
     def embed(params, rho, species):
         x = rho / setfl.drho
@@ -109,14 +109,15 @@ def eam(setfl: Setfl, species: Sequence[str] | None = None) -> Potential:
         return {"pair": params["pair"], "density": params["density"][None]}
 
     def pair(square, chosen):
-        r = jnp.sqrt(square)
-        value, slope = at(chosen["pair"][None], 0, r)
-        return value / r, (value / r - slope) / square
+        inverse = jnp.sqrt(1 / square)
+        value, slope = at(chosen["pair"][None], 0, square * inverse)
+        phi = value * inverse
+        return phi, (phi - slope) * inverse * inverse
 
     def density(square, chosen):
-        r = jnp.sqrt(square)
-        value, slope = at(chosen["density"][None], 0, r)
-        return value, -slope / r, -slope / r
+        inverse = jnp.sqrt(1 / square)
+        value, slope = at(chosen["density"][None], 0, square * inverse)
+        return value, -slope * inverse, -slope * inverse
 
     # the fast path chooses numbers by species, and not tables
     radial = Radial(tables, pair, embedding=Embedding(density, embed))

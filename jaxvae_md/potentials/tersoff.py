@@ -11,7 +11,7 @@ import numpy as np
 
 from jaxvae_md.cutoffs import cosine
 from jaxvae_md.errors import FileError, OptionError, SpeciesError
-from jaxvae_md.neighbors import FAR, displacements, neighbor_species
+from jaxvae_md.neighbors import FAR, by_fewest_slots, displacements, neighbor_species
 from jaxvae_md.potentials.potential import Potential, potential, sum_over_atoms
 from jaxvae_md.structure import checked_species
 
@@ -77,11 +77,11 @@ def tersoff(species: Sequence[str], entries: Entries = MUNETOH) -> Potential:
         g    = gamma (1 + c^2 / d^2 - c^2 / (d^2 + (cos_theta - cos theta_ijk)^2))
         fC   = 1 below R - D, 1/2 - 1/2 sin(pi / 2 (r - R) / D) up to R + D, 0 beyond
 
-    Parameters are the tables of A, B, lambda1, lambda2, n and beta `[s, s]` by the two elements of
-    the bond, and of gamma, c, d, cos_theta, R, D and, where it is not zero everywhere, lambda3
-    `[s, s, s]` by the three of `entries`; R and D of (i, j, k) are those of the distance i to k.
-    All are differentiable; m stays. The neighbor list reaches to the largest R + D of `entries`
-    and does not move with them: give it a skin when they are fitted.
+    Parameters are tables by the elements: A, B, lambda1, lambda2, n and beta `[s, s]` of the bond;
+    gamma, c, d and cos_theta `[s]` of the atom, and R and D `[s, s]` of the distance, where
+    `entries` have them so, and else, as lambda3, `[s, s, s]`. lambda3 is none where it is zero
+    throughout. All are differentiable; m stays. The neighbor list reaches to the largest R + D of
+    `entries` and does not move with them: give it a skin when they are fitted.
 
     **Raises:** `SpeciesError` where `entries` do not cover the species, `OptionError` for values
     that make no potential. **Source:** Tersoff, Phys. Rev. B 39, 5566 (1989); the form with m and
@@ -95,6 +95,7 @@ def tersoff(species: Sequence[str], entries: Entries = MUNETOH) -> Potential:
     """
     species = checked_species(species)
     tables = _tables(species, entries)
+    cutoff = float(np.max(tables["R"] + tables["D"]))
     cubic = jnp.asarray(tables.pop("m") == 3)
     bent = bool(np.any(tables["lambda3"]))
     if not bent:
@@ -105,40 +106,45 @@ def tersoff(species: Sequence[str], entries: Entries = MUNETOH) -> Potential:
         return {name: jnp.asarray(table, float) for name, table in tables.items()}
 
     def energy(params, structure, neighbors):
-        # atoms last: what is summed are rows of all of them
+        of = lambda neighbors: of_bonds(params, structure, neighbors)
+        return by_fewest_slots(of, neighbors, _within_reach(params, structure, neighbors))
+
+    def of_bonds(params, structure, neighbors):
+        # atoms last: what is computed are rows of all of them
         vector = displacements(structure, neighbors).T
         r = jnp.sqrt(jnp.sum(vector**2, axis=0))
         direction = vector / r
         own, other = jnp.asarray(structure.species), neighbor_species(structure, neighbors).T
-        pair = {name: _by_pair(params[name], own, other) for name in _OF_PAIRS}
-        third = {
-            name: _by_triple(params[name], own, other) for name in _OF_TRIPLES if name in params
-        }
-        same = {name: _by_pair(_diagonal(params[name]), own, other) for name in ("R", "D")}
+        of = {name: _by_species(params[name], own, other) for name in params}
 
+        if params["R"].ndim == 3:
+            reach = (_by_species(_diagonal(params[name]), own, other) for name in ("R", "D"))
+        else:
+            reach = of["R"], of["D"]
+        fade = _fade(r, *reach)
+        # [bond, third atom, atom]
+        fade_of_third = _fade(r, of["R"], of["D"]) if params["R"].ndim == 3 else fade
         cos_theta = jnp.einsum("cjn,ckn->jkn", direction, direction)
-        square = third["d"] ** 2
-        angle = 1 / square - 1 / (square + (third["cos_theta"] - cos_theta) ** 2)
-        weight = third["gamma"] * (1 + third["c"] ** 2 * angle)
-        weight = weight * _fade(r, third["R"], third["D"])
+        square = of["d"] ** 2
+        angle = 1 / square - 1 / (square + (of["cos_theta"] - cos_theta) ** 2)
+        weight = fade_of_third * of["gamma"] * (1 + of["c"] ** 2 * angle)
         if bent:
-            x = third["lambda3"] * (r[:, None] - r)
-            exponent = jnp.where(_by_triple(cubic, own, other), x**3, x)
+            x = of["lambda3"] * (r[:, None] - r)
+            exponent = jnp.where(_by_species(cubic, own, other), x**3, x)
             weight = weight * jnp.exp(jnp.minimum(exponent, _LARGEST_EXPONENT))
         others = ~jnp.eye(len(r), dtype=bool)[..., None]
         zeta = jnp.sum(jnp.where(others, weight, 0), axis=1)
 
-        repulsion = pair["A"] * jnp.exp(-pair["lambda1"] * r)
-        attraction = pair["B"] * jnp.exp(-pair["lambda2"] * r)
-        order = _bond_order(pair["beta"] * zeta, pair["n"])
-        bond = _fade(r, same["R"], same["D"]) * (repulsion - order * attraction)
+        repulsion = of["A"] * jnp.exp(-of["lambda1"] * r)
+        attraction = of["B"] * jnp.exp(-of["lambda2"] * r)
+        order = _bond_order(of["beta"] * zeta, of["n"])
+        bond = fade * (repulsion - order * attraction)
         return sum_over_atoms(0.5 * jnp.sum(bond, axis=0), structure)
 
     def project(params):
         smallest = {"beta": 0.0, "n": 1e-3, "d": 1e-6, "D": 1e-3}
         return {name: jnp.maximum(x, smallest.get(name, -np.inf)) for name, x in params.items()}
 
-    cutoff = float(np.max(tables["R"] + tables["D"]))
     return potential(species, cutoff, init, energy, project=project)
 
 
@@ -187,7 +193,7 @@ def read_tersoff(path: str | Path) -> Entries:
 
 
 def _tables(species, entries: Entries) -> dict[str, np.ndarray]:
-    """Those of pairs `[s, s]`, the others `[s, s, s]`."""
+    """By as few elements as the entries need; m is `[s, s, s]`."""
     triples = list(product(species, repeat=3))
     missing = [" ".join(triple) for triple in triples if triple not in entries]
     if missing:
@@ -216,7 +222,26 @@ def _tables(species, entries: Entries) -> dict[str, np.ndarray]:
     for right, name, wanted in checks:
         if not right:
             raise OptionError(f"{name} is {tables[name].tolist()}", remedy=f"give {wanted}")
+    for name in ("gamma", "c", "d", "cos_theta", "R", "D"):
+        table = tables[name]
+        simple = table[:, :1] if name in "RD" else table[:, :1, :1]
+        if np.all(table == simple):
+            tables[name] = simple[:, 0] if name in "RD" else simple[:, 0, 0]
+    if tables["R"].ndim != tables["D"].ndim:
+        raise OptionError(
+            "R and D depend on different elements", remedy="let both be those of a distance"
+        )
     return tables
+
+
+def _within_reach(params, structure, neighbors):
+    """Which neighbors `[n, k]` fC does not let vanish."""
+    square = jnp.sum(displacements(structure, neighbors) ** 2, axis=-1)
+    reach = params["R"] + params["D"]
+    reach = _diagonal(reach) if reach.ndim == 3 else reach
+    reach = _by_species(reach, structure.species, neighbor_species(structure, neighbors).T).T
+    # what is not a number counts, and shows
+    return ~(square >= reach**2)
 
 
 def _diagonal(table):
@@ -225,14 +250,30 @@ def _diagonal(table):
     return table[:, number, number]
 
 
-def _by_pair(table, own, other):
-    """`[k, n]`, or one number where there is one element."""
-    return table[0, 0] if len(table) == 1 else table[own, other]
+def _by_species(table, own, other):
+    """The entries of a table `[s]` as `[n]`, `[s, s]` as `[k, n]`, `[s, s, s]` as `[j, k, n]`.
+
+    By choices, which are faster than lookups; one number where there is one element.
+    """
+    num = len(table)
+    if num == 1:
+        return table.reshape(())
+    rows = table[own]
+    if table.ndim == 1:
+        return rows
+    at_third = lambda b: rows[:, b] if table.ndim == 2 else _chosen(other, rows[:, b].T)
+    parts = [at_third(b) for b in range(num)]
+    if table.ndim == 3:
+        parts, other = [part[None] for part in parts], other[:, None]
+    return _chosen(other, parts)
 
 
-def _by_triple(table, own, other):
-    """`[j, k, n]`, or one number where there is one element."""
-    return table[0, 0, 0] if len(table) == 1 else table[own, other[:, None], other]
+def _chosen(number, parts):
+    """The part of that number."""
+    chosen = parts[0]
+    for candidate, part in enumerate(parts[1:], 1):
+        chosen = jnp.where(number == candidate, part, chosen)
+    return chosen
 
 
 def _fade(r, middle, half_width):

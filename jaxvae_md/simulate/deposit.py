@@ -108,8 +108,8 @@ def beam(atoms: Atoms, species: tuple[str, ...], energy: float, angle: float = 0
     if len(atoms) == 0:
         raise OptionError("no atom arrives", remedy="give an atom or a molecule")
     structure = from_atoms(atoms, species)
-    centered = structure.position - atoms.get_center_of_mass()
-    return Beam(centered, structure.species, float(energy), float(angle))
+    centered = np.asarray(structure.position) - atoms.get_center_of_mass()
+    return Beam(centered, np.asarray(structure.species), float(energy), float(angle))
 
 
 def growing(
@@ -175,7 +175,7 @@ def begin_deposit(
     simulator: Simulator,
     params: Params,
     substrate: Structure,
-    key: Array,
+    key: JaxArray,
     *,
     capacity: int,
     initial_temperature: float = 300.0,
@@ -269,14 +269,16 @@ def deposit(
         )
     if not gap > 0:
         raise OptionError(f"gap is {gap}", remedy="give a positive length in angstrom")
-    now, options = start, {"record_every": record_every, "chunk": num_steps}
+    now = start
     while int(now.num_arrivals) < num_arrivals:
         now = _without_what_left(simulator, params, now, gap)
         now = _with_an_arrival(simulator, params, now, beam, gap)
         mask, species = (
             np.asarray(x) for x in (now.state.structure.mask, now.state.structure.species)
         )
-        for state, trajectory in chunks(simulator, params, now.state, num_steps, **options):
+        for state, trajectory in chunks(
+            simulator, params, now.state, num_steps, record_every=record_every, chunk=num_steps
+        ):
             errors.check(trajectory.error, f"arrival {int(now.num_arrivals)}")
             now = now._replace(state=state)
             yield Growth(now, trajectory, mask, species)
@@ -444,10 +446,8 @@ def _with_an_arrival(simulator, params, deposit: Deposit, beam: Beam, gap: float
 
 def _free_place(simulator, structure: Structure, beam: Beam, sky: float, rng, slots):
     """Positions of the arriving atoms, the lowest at the sky, beyond the reach of all others."""
-    from scipy.spatial.transform import Rotation
-
     for _ in range(_TRIES):
-        turned = Rotation.random(random_state=rng).apply(beam.position)
+        turned = beam.position @ _rotation(rng)
         lateral = rng.uniform(0, 1, 2) @ structure.cell[:2]
         position = turned + lateral + [0, 0, sky - turned[:, 2].min()]
         whole = structure.position.copy()
@@ -463,6 +463,12 @@ def _free_place(simulator, structure: Structure, beam: Beam, sky: float, rng, sl
         f"no free place was found {sky:.4g} angstrom above: what arrived before is still there",
         remedy="take more steps between arrivals, more energy, or a larger gap",
     )
+
+
+def _rotation(rng) -> Float[np.ndarray, "3 3"]:
+    """A random one, or its mirror image."""
+    q, r = np.linalg.qr(rng.normal(size=(3, 3)))
+    return q * np.sign(np.diag(r))
 
 
 def _refreshed(simulator: Simulator, params: Params, state: State) -> State:
