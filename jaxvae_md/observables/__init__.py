@@ -16,6 +16,17 @@ from jaxvae_md.observables.equation_of_state import equation_of_state as equatio
 from jaxvae_md.observables.histograms import Histogram as Histogram
 from jaxvae_md.observables.histograms import adf_histogram as adf_histogram
 from jaxvae_md.observables.histograms import rdf_histogram as rdf_histogram
+from jaxvae_md.observables.local_structure import BCC as BCC
+from jaxvae_md.observables.local_structure import FCC as FCC
+from jaxvae_md.observables.local_structure import HCP as HCP
+from jaxvae_md.observables.local_structure import OTHER as OTHER
+from jaxvae_md.observables.local_structure import STRUCTURES as STRUCTURES
+from jaxvae_md.observables.local_structure import centrosymmetry as centrosymmetry
+from jaxvae_md.observables.local_structure import coordination as coordination
+from jaxvae_md.observables.local_structure import local_structure as local_structure
+from jaxvae_md.observables.profile import Film as Film
+from jaxvae_md.observables.profile import density_profile as density_profile
+from jaxvae_md.observables.profile import film as film
 from jaxvae_md.observables.radial import radial_distribution as radial_distribution
 from jaxvae_md.observables.thermodynamics import kinetic_energy as kinetic_energy
 from jaxvae_md.observables.thermodynamics import pressure as pressure

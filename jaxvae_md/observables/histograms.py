@@ -9,15 +9,9 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from jaxvae_md._typing import Array
-from jaxvae_md.errors import GeometryError, InputError, OptionError
-from jaxvae_md.neighbors import host_pairs
-from jaxvae_md.observables.inputs import (
-    check_grid,
-    check_periodic,
-    check_positive,
-    check_species,
-    known,
-)
+from jaxvae_md.errors import GeometryError
+from jaxvae_md.observables.frames import checked_edges, frames, pairs_within
+from jaxvae_md.observables.inputs import check_periodic, check_positive, check_species
 from jaxvae_md.structure import Structure
 
 
@@ -51,17 +45,16 @@ def rdf_histogram(
     r, g, count = rdf_histogram(structure, np.linspace(0, 8, 161))
     ```
     """
-    edges = _checked_edges(edges, np.inf)
+    edges = checked_edges(edges, 0.0)
     check_periodic(structure)
     count, ideal = np.zeros(len(edges) - 1, int), 0.0
     for frame in _frames(structure, pair, 2):
-        i, j, shift = _pairs(frame, edges[-1])
+        i, j, vector = pairs_within(frame, edges[-1])
         center = end = frame.mask
         if pair is not None:
             center, end = (frame.mask & (frame.species == kind) for kind in pair)
             both = center[i] & end[j]
-            i, j, shift = i[both], j[both], shift[both]
-        vector = frame.position[j] + shift @ frame.cell - frame.position[i]
+            vector = vector[both]
         count += np.histogram(np.linalg.norm(vector, axis=-1), edges)[0]
         ideal += center.sum() * end.sum() / abs(np.linalg.det(frame.cell))
     shell = 4 * np.pi / 3 * np.diff(edges**3)
@@ -89,7 +82,7 @@ def adf_histogram(
     theta, p, count = adf_histogram(structure, np.linspace(0, np.pi, 181), cutoff=3.0)
     ```
     """
-    edges = _checked_edges(edges, np.pi * (1 + 1e-6))
+    edges = checked_edges(edges, 0.0, np.pi * (1 + 1e-6))
     check_positive("cutoff", cutoff)
     count, total = np.zeros(len(edges) - 1, int), 0
     for frame in _frames(structure, triple, 3):
@@ -105,8 +98,7 @@ def adf_histogram(
 
 
 def _angles(frame: Structure, cutoff: float, triple) -> Float[np.ndarray, " angles"]:
-    i, j, shift = _pairs(frame, cutoff)
-    vector = frame.position[j] + shift @ frame.cell - frame.position[i]
+    i, j, vector = pairs_within(frame, cutoff)
     degree = np.bincount(i, minlength=len(frame.mask))
     # bonds are sorted by their centre: pair each with those that follow it at the same one
     after = np.cumsum(degree)[i] - 1 - np.arange(len(i))
@@ -122,46 +114,8 @@ def _angles(frame: Structure, cutoff: float, triple) -> Float[np.ndarray, " angl
     return np.arctan2(np.linalg.norm(np.cross(u, v), axis=-1), np.sum(u * v, axis=-1))
 
 
-def _pairs(frame: Structure, radius: float):
-    """All pairs within `radius`, those at its very edge included."""
-    return host_pairs(frame, float(np.nextafter(radius, np.inf)))
-
-
 def _frames(structure: Structure, kinds, num_kinds: int) -> Iterator[Structure]:
-    """The frames of a structure with leading axes; a field without them serves all frames.
-
-    Checked before the first one comes.
-    """
-    if not known(*structure):
-        raise InputError(
-            "a histogram was asked for inside jit, grad or vmap",
-            remedy="take radial_distribution or angular_distribution there",
-        )
-    leaves = [np.asarray(leaf) for leaf in structure]
-    shape = leaves[0].shape
-    if len(shape) < 2 or shape[-1] != 3 or 0 in shape:
-        raise InputError(f"positions have the shape {shape}", remedy="give frames, (t, n, 3)")
-    num = shape[-2]
-    trailing = ((num, 3), (3, 3), (3,), (num,), (num,))
-    pairs = list(zip(leaves, trailing, strict=True))
-    try:
-        leading = np.broadcast_shapes(*(leaf.shape[: leaf.ndim - len(t)] for leaf, t in pairs))
-        leaves = [np.broadcast_to(leaf, leading + t).reshape(-1, *t) for leaf, t in pairs]
-    except ValueError:
-        named = zip(Structure._fields, leaves, strict=True)
-        shapes = ", ".join(f"{name} {leaf.shape}" for name, leaf in named)
-        raise InputError(
-            f"shapes do not fit together: {shapes}", remedy="give all frames the same atoms"
-        ) from None
-    leaves[:2] = [leaf.astype(np.float64) for leaf in leaves[:2]]
-    whole = Structure(*leaves)
+    """The frames, checked before the first one comes."""
+    whole = frames(structure, remedy="take radial_distribution or angular_distribution there")
     check_species(kinds, num_kinds, whole.species, whole.mask)
     return map(Structure, *whole)
-
-
-def _checked_edges(edges: Array, high: float) -> Float[np.ndarray, " edges"]:
-    edges = np.asarray(edges, np.float64)
-    check_grid("edges", edges, 0.0, high)
-    if len(edges) < 2 or not (np.diff(edges) > 0).all() or not np.isfinite(edges).all():
-        raise OptionError("edges do not ascend", remedy="give two or more, each larger")
-    return edges
