@@ -25,7 +25,6 @@ from tqdm import tqdm
 
 from jaxvae_md import atomic, errors, growing, plot, run_folder, units
 from jaxvae_md._typing import Array
-from jaxvae_md.cell_grid import Grid
 from jaxvae_md.errors import FileError, GeometryError, OptionError, SimulationError
 from jaxvae_md.growing import Mark
 from jaxvae_md.io import check_frame, first_frame, frames_text
@@ -43,6 +42,7 @@ from jaxvae_md.simulate import (
     nve,
     nvt_langevin,
 )
+from jaxvae_md.simulate.arrays import as_arrays, from_arrays
 from jaxvae_md.simulate.engine import masses
 from jaxvae_md.structure import from_atoms
 
@@ -160,7 +160,9 @@ def new_md(
 
     marks: dict[str, Mark] = {}
     info = {"step": 0, "marks": marks}
-    with run_folder.create(out, "md", as_plain(options), _leaves(state), info, fill) as folder:
+    with run_folder.create(
+        out, "md", as_plain(options), as_arrays(state, state.neighbors.grid), info, fill
+    ) as folder:
         return _proceed(folder, recorder, simulator, state, info, progress)
 
 
@@ -197,7 +199,8 @@ def continue_md(folder: RunFolder, progress: bool = False) -> dict[str, Any]:
         simulator.neighbor_fns.allocate(from_atoms(start, model.species)),
         options.temperature,
     )
-    state = _from_leaves(template, tree)
+    state, grid = from_arrays(template, tree)
+    state = state._replace(neighbors=state.neighbors._replace(grid=grid))
     return _proceed(folder, _Recorder(model, start, options), simulator, state, info, progress)
 
 
@@ -238,7 +241,8 @@ def _proceed(
                 _finish(folder, recorder, finished=False)
                 raise _failure(int(chunk.trajectory.error), good)
             before, step = step, frames[-1].info["step"]
-            folder.commit("md", _leaves(chunk.state), {"step": step, "marks": marks})
+            tree = as_arrays(chunk.state, chunk.state.neighbors.grid)
+            folder.commit("md", tree, {"step": step, "marks": marks})
             bar.update(step - before)
             kelvin = frames[-1].info["temperature_k"]
             bar.set_postfix(T=f"{kelvin:.0f} K")
@@ -392,29 +396,3 @@ def _finish(folder: RunFolder, recorder: _Recorder, finished: bool) -> dict[str,
 
 def _finite_mean(values: np.ndarray) -> float | None:
     return float(values.mean()) if np.isfinite(values).all() else None
-
-
-def _leaves(state: State) -> dict[str, Any]:
-    """The arrays of a simulation's state, for a checkpoint; random keys as their data."""
-    is_key = lambda leaf: jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
-    plain = lambda leaf: np.asarray(jax.random.key_data(leaf) if is_key(leaf) else leaf)
-    leaves = jax.tree.leaves(state)
-    tree = {f"leaf_{number:03d}": plain(leaf) for number, leaf in enumerate(leaves)}
-    grid = state.neighbors.grid
-    if isinstance(grid, Grid):
-        tree["grid"] = np.array([*grid.shape, *grid.reach, grid.capacity])
-    return tree
-
-
-def _from_leaves(template: State, tree: dict[str, Any]) -> State:
-    """The state whose arrays a checkpoint held; the template has its structure."""
-    like, structure = jax.tree.flatten(template)
-    leaves = []
-    for number, leaf in enumerate(like):
-        array = jnp.asarray(tree[f"leaf_{number:03d}"])
-        is_key = jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
-        leaves.append(jax.random.wrap_key_data(array) if is_key else array)
-    state = jax.tree.unflatten(structure, leaves)
-    sizes = [int(size) for size in tree.get("grid", ())]
-    grid = Grid(tuple(sizes[:3]), tuple(sizes[3:6]), sizes[6]) if sizes else None  # pyright: ignore
-    return state._replace(neighbors=state.neighbors._replace(grid=grid))

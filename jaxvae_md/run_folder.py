@@ -58,8 +58,10 @@ class RunFolder:
         config: dict[str, Any],
         lock: int | None,
         read_only: bool = False,
+        again: str = "",
     ):
         self.path, self.config, self._lock, self._read_only = path, config, lock, read_only
+        self._again = again
         self._kinds, self._number = kinds, -1
         self._last: Checkpoint | None = None
 
@@ -70,7 +72,9 @@ class RunFolder:
 
     @property
     def command(self) -> str:
-        """The command that continues the run."""
+        """What continues the run: a command, or `again`."""
+        if self._again:
+            return self._again
         words = ["jaxvae-md", self.kind, "--resume", str(self.path)]
         labeller = str(self.config.get("labeller", ""))
         # code is only imported when it is named on the command line
@@ -202,12 +206,14 @@ def create(
     tree: dict[str, Any],
     info: dict[str, Any],
     fill: Callable[[Path], None] = lambda path: None,
+    again: str = "",
 ) -> Iterator[RunFolder]:
     """A new folder with options and first checkpoint inside, locked while the block runs.
 
     **Arguments:** `kind` is the command that can resume it; `config` plain types, for YAML; `tree`
     and `info` the first checkpoint; `fill(path)` may write further files before the folder
-    appears. **Raises:** `OutputError`, `WriteError`.
+    appears; `again` says how to go on where no command does. **Raises:** `OutputError`,
+    `WriteError`.
 
     ```python
     with create("run", "md", {"steps": 100}, tree, {}) as folder:
@@ -216,7 +222,7 @@ def create(
     """
     path = Path(path)
     with _staging(path) as (staging, lock):
-        folder = RunFolder(staging, (kind,), config, lock)
+        folder = RunFolder(staging, (kind,), config, lock, again=again)
         with _appearing(staging, path):
             _write_config(staging, kind, config)
             fill(staging)
@@ -246,11 +252,13 @@ def new_folder(path: str | Path) -> Iterator[Path]:
 
 
 @contextmanager
-def opened(path: str | Path, *kinds: str, read_only: bool = False) -> Iterator[RunFolder]:
+def opened(
+    path: str | Path, *kinds: str, read_only: bool = False, again: str = ""
+) -> Iterator[RunFolder]:
     """The folder of an earlier run of one of these kinds, locked while the block runs.
 
-    **Arguments:** `read_only` changes nothing in it, and lets others read too. **Raises:**
-    `FileError` for what is no run, `LockedError` while another process works in it.
+    **Arguments:** `read_only` changes nothing in it, and lets others read too; `again` as in
+    `create`. **Raises:** `FileError` for what is no run, `LockedError` while another process works in it.
 
     ```python
     with opened("run", "learn") as folder:
@@ -264,7 +272,7 @@ def opened(path: str | Path, *kinds: str, read_only: bool = False) -> Iterator[R
     if not (path / CHECKPOINTS).is_dir():
         raise FileError("the folder holds no run", file=path, remedy=remedy)
     with _locked(path, path, shared=read_only) as lock:
-        folder = RunFolder(path, kinds, {}, lock, read_only)
+        folder = RunFolder(path, kinds, {}, lock, read_only, again)
         with nullcontext() if read_only else _resumable(folder):
             yield folder
 

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxvae_md._typing import Params
+from jaxvae_md._typing import Array, Params
 from jaxvae_md.cutoffs import within
 from jaxvae_md.errors import OptionError, SpeciesError
 from jaxvae_md.neighbors import FAR, displacements, neighbor_species
@@ -97,10 +96,12 @@ def eam_zhou(
         del key
         return {name: jnp.asarray(value, float) for name, value in start.items()}
 
-    def tables(params: Params) -> dict[str, jax.Array]:
+    def tables(params: Params) -> dict[str, Array]:
         """Those of the atom and of its neighbor."""
         num = len(species)
-        found = {f"{name}_i": jnp.repeat(params[name][:, None], num, axis=1) for name in _PAIR}
+        found: dict[str, Array] = {
+            f"{name}_i": jnp.repeat(params[name][:, None], num, axis=1) for name in _PAIR
+        }
         if num > 1:
             found |= {f"{name}_j": jnp.repeat(params[name][None], num, axis=0) for name in _PAIR}
         return found
