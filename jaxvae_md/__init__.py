@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from jaxvae_md import learn as learn
     from jaxvae_md import observables as observables
     from jaxvae_md import plot as plot
+    from jaxvae_md import potentials as potentials
     from jaxvae_md import simulate as simulate
     from jaxvae_md import vae as vae
     from jaxvae_md.assessment import assess as assess
@@ -76,6 +77,7 @@ _MODULES = (
     "learn",
     "observables",
     "plot",
+    "potentials",
     "simulate",
     "vae",
 )

@@ -258,7 +258,8 @@ def opened(
     """The folder of an earlier run of one of these kinds, locked while the block runs.
 
     **Arguments:** `read_only` changes nothing in it, and lets others read too; `again` as in
-    `create`. **Raises:** `FileError` for what is no run, `LockedError` while another process works in it.
+    `create`. **Raises:** `FileError` for what is no run, `LockedError` while another process works
+    in it.
 
     ```python
     with opened("run", "learn") as folder:

@@ -19,6 +19,7 @@ from jaxvae_md.generate.mix import MIX as MIX
 from jaxvae_md.generate.mix import generate as generate
 from jaxvae_md.generate.moves import KINDS as KINDS
 from jaxvae_md.generate.moves import random_move as random_move
+from jaxvae_md.generate.prepare import setting as setting
 from jaxvae_md.generate.realise import Realised as Realised
 from jaxvae_md.generate.realise import realise as realise
 from jaxvae_md.generate.select import Selection as Selection

@@ -18,6 +18,9 @@ from jaxvae_md.plot.environments import distributions as distributions
 from jaxvae_md.plot.environments import latent_map as latent_map
 from jaxvae_md.plot.environments import maps as maps
 from jaxvae_md.plot.environments import reconstruction as reconstruction
+from jaxvae_md.plot.growth import Snapshot as Snapshot
+from jaxvae_md.plot.growth import film as film
+from jaxvae_md.plot.growth import film_movie as film_movie
 from jaxvae_md.plot.potential import pair_potential as pair_potential
 from jaxvae_md.plot.potential import parity as parity
 from jaxvae_md.plot.potential import training_history as training_history
