@@ -103,7 +103,7 @@ def neighbor_species(
 def by_fewest_slots(
     function: Callable[[NeighborList], Any], neighbors: NeighborList, keep: Bool[Array, "n k"]
 ) -> Any:
-    """`function(neighbors)` with no more slots for each atom than the neighbors to `keep` need.
+    """`function` of the list of the neighbors to `keep`, with no more slots than they need.
 
     For sums over pairs of neighbors, where every slot costs: a list with a skin has many that
     are empty or out of reach. There is a program of its own for 4, for 8 and for all slots; which
@@ -116,7 +116,8 @@ def by_fewest_slots(
     keep = lax.stop_gradient(keep)
     levels = [size for size in _FEW if size < keep.shape[1]]
     shorter = [lambda size=size: function(_shortened(neighbors, keep, size)) for size in levels]
-    branches = [*shorter, lambda: function(neighbors)]
+    kept = neighbors._replace(mask=neighbors.mask & keep)
+    branches = [*shorter, lambda: function(kept)]
     level = jnp.sum(jnp.max(jnp.sum(keep, axis=1)) > jnp.array(levels, int))
     # recomputed for a derivative: what all branches would keep for it is more than they use
     return lax.switch(level, [jax.checkpoint(branch) for branch in branches])

@@ -12,6 +12,7 @@ from jaxvae_md.errors import GeometryError, OptionError, RunError
 from jaxvae_md.neighbors import (
     FAR,
     NeighborList,
+    by_fewest_slots,
     check_complete,
     displacements,
     host_pairs,
@@ -411,3 +412,32 @@ def test_displacements_and_species_of_some_centres_are_rows_of_all():
     species = neighbor_species(structure, neighbors)
     np.testing.assert_array_equal(species, structure.species[neighbors.index])
     np.testing.assert_array_equal(neighbor_species(structure, neighbors, atoms), species[atoms])
+
+
+@pytest.mark.parametrize("num", [3, 6, 11])
+def test_fewest_slots_hold_every_neighbor_to_keep(num):
+    """Few, some, and more than there is a shorter list for."""
+    structure = systems.repeated(systems.si8(), (2, 2, 2))
+    neighbors = neighbor_list(4.5).allocate(structure, extra=1.3)
+
+    def of(position, function):
+        moved = structure._replace(position=position)
+        square = jnp.sum(displacements(moved, neighbors) ** 2, axis=-1)
+        nearest = (
+            jnp.argsort(jnp.argsort(square, axis=1), axis=1) < num - (jnp.arange(64) % 2)[:, None]
+        )
+        return function(moved, nearest & neighbors.mask)
+
+    def triples(structure, neighbors):
+        vector = displacements(structure, neighbors)
+        weight = jnp.exp(-jnp.sum(vector**2, axis=-1))
+        return jnp.sum(jnp.einsum("njc,nkc,nj,nk->njk", vector, vector, weight, weight) ** 2)
+
+    shortest = lambda s, keep: by_fewest_slots(lambda n: triples(s, n), neighbors, keep)
+    whole = lambda s, keep: triples(s, neighbors._replace(mask=keep))
+    one, other = (
+        jax.jit(jax.value_and_grad(partial(of, function=f)))(structure.position)
+        for f in (shortest, whole)
+    )
+    assert_close(one[0], other[0], 1e-12)
+    assert_close(one[1], other[1], 1e-12)
