@@ -11,6 +11,7 @@ import numpy as np
 from jaxvae_md import coverage
 from jaxvae_md._typing import Params
 from jaxvae_md.descriptors import Chebyshev, describe, fit_standardizer
+from jaxvae_md.errors import SpeciesError
 from jaxvae_md.generate.candidate import Setting
 from jaxvae_md.generate.guard import fit_guard
 from jaxvae_md.potentials import Potential
@@ -33,13 +34,18 @@ def setting(
 
     A run of `learn` makes one with its VAE by `learn.gaps.setting`.
 
-    **Arguments:** species of descriptor and potential must be the same table; `nearest_distance`
-    (angstrom) of the material, `temperature` (K) of short simulations.
+    **Arguments:** `descriptor` and `potential` of the same species; `nearest_distance` (angstrom)
+    of the material, `temperature` (K) of short simulations. **Raises:** `SpeciesError`.
 
     ```python
     made = generate(setting(frames, descriptor, tungsten, params, 2.74, 600.0), key, num=10)
     ```
     """
+    if descriptor.species != potential.species:
+        raise SpeciesError(
+            f"the descriptor is of {descriptor.species}, and the potential of {potential.species}",
+            remedy="give both the same species, in the same order",
+        )
     x = describe(training, descriptor)
     standardizer = fit_standardizer(np.concatenate(x))
     z = [np.asarray(standardizer.apply(jnp.asarray(part))) for part in x]

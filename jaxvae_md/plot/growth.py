@@ -63,7 +63,7 @@ def film_movie(
     path: str | Path,
     snapshots: Sequence[Snapshot],
     colors: Mapping[str, str],
-    frames_per_second: float = 8.0,
+    frames_per_second: int = 8,
 ) -> None:
     """Writes the moments as a GIF, seen from the side and coloured by kind.
 
@@ -76,7 +76,7 @@ def film_movie(
     figure = Figure(figsize=(3.4, 4.6), dpi=100, layout="constrained", facecolor="white")
     ax = figure.subplots()
     for name, color in colors.items():
-        figure.gca().scatter([], [], s=30, color=color, label=name)
+        ax.scatter([], [], s=30, color=color, label=name)
     legend_below(figure)
     limits = _limits(snapshots)
     writer = PillowWriter(fps=frames_per_second)
@@ -101,9 +101,10 @@ def _draw(ax: Axes, snapshot: Snapshot, colors: Mapping[str, str], limits) -> No
     x, y = ((lateral - np.floor(lateral)) @ cell[:2, :2]).T
     order = np.argsort(-y)
     near = (1 - y[order] / max(y.max(), 1e-9))[:, None]
-    face = np.array([to_rgb(colors[snapshot.kinds[i]]) for i in order])
+    kinds, symbols = (np.asarray(of)[order].tolist() for of in (snapshot.kinds, snapshot.symbols))
+    face = np.array([to_rgb(colors[kind]) for kind in kinds])
     face = (0.35 + 0.65 * near) * face + 0.65 * (1 - near)
-    size = np.array([1.5 * covalent_radii[atomic_numbers[snapshot.symbols[i]]] for i in order])
+    size = np.array([1.5 * covalent_radii[atomic_numbers[symbol]] for symbol in symbols])
     style = {"facecolors": face, "edgecolors": 0.5 * face, "linewidths": 0.4, "units": "xy"}
     offsets = np.column_stack([x[order], position[order, 2]])
     place = {"offsets": offsets, "offset_transform": ax.transData}

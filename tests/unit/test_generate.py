@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from jaxvae_md import coverage, errors, generate
-from jaxvae_md.descriptors import chebyshev, fit_standardizer
-from jaxvae_md.errors import InputError, OptionError
+from jaxvae_md.descriptors import chebyshev
+from jaxvae_md.errors import InputError, OptionError, SpeciesError
 from jaxvae_md.generate import moves
 from jaxvae_md.generate.candidate import (
     ENERGY_TOO_HIGH,
@@ -20,7 +20,7 @@ from jaxvae_md.generate.candidate import (
 from jaxvae_md.generate.decode import Targets, realise_all, requests
 from jaxvae_md.neighbors import displacements, neighbor_list
 from jaxvae_md.potentials import lennard_jones, stillinger_weber
-from jaxvae_md.structure import Structure
+from jaxvae_md.structure import Structure, to_atoms
 from jaxvae_md.vae import train, vae
 from tests import systems
 from tests.asserts import assert_close
@@ -38,29 +38,18 @@ def setting() -> generate.Setting:
         systems.si8(rattle=0.0)._replace(position=systems.si8(0.0).position + noise)
         for noise in np.random.default_rng(0).normal(0, 0.08, (8, 8, 3))
     ]
-    fns = neighbor_list(descriptor.cutoff)
-    x = [np.asarray(jax.jit(descriptor)(s, fns.allocate(s))) for s in training]
-    standardizer = fit_standardizer(np.concatenate(x))
-    z = [np.asarray(standardizer.apply(one)) for one in x]
+    frames = [to_atoms(structure, systems.SI) for structure in training]
     potential = stillinger_weber()
     params = potential.init(jax.random.key(0))
-    guard = generate.fit_guard(training, potential, params, NEAREST)
+    made = generate.setting(frames, descriptor, potential, params, NEAREST, 600.0)
     model = vae(descriptor.num_features, 3, hidden=(16,))
-    x_train = np.concatenate(z)
-    model_params, _ = train(model, x_train, key=jax.random.key(0), num_steps=800, x_test=x_train)
-    return generate.Setting(
-        descriptor,
-        standardizer,
-        training,
-        coverage.fit_novelty(z),
-        potential,
-        params,
-        guard._replace(ceiling=guard.ceiling + 0.5),
-        NEAREST,
-        600.0,
-        model,
-        model_params,
-        x_train,
+    model_params, _ = train(
+        model, made.x_train, key=jax.random.key(0), num_steps=800, x_test=made.x_train
+    )
+    return made._replace(
+        guard=made.guard._replace(ceiling=made.guard.ceiling + 0.5),
+        model=model,
+        model_params=model_params,
     )
 
 
@@ -319,3 +308,10 @@ def test_a_known_environment_is_realised_to_the_request(setting):
     targets = requests(setting, np.asarray(inside), max_cycle=5.0)
     for one in realise_all(setting, targets):
         assert measured(setting, one).residual < 0.1
+
+
+def test_a_setting_needs_one_table_of_species():
+    frames = [to_atoms(systems.si8(), systems.SI)] * 2
+    descriptor, potential = chebyshev(("Ge",), 4.0, 2, 4.0, 2), stillinger_weber()
+    with pytest.raises(SpeciesError, match="Ge"):
+        generate.setting(frames, descriptor, potential, potential.init(None), NEAREST, 600.0)

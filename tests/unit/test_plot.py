@@ -430,3 +430,38 @@ def test_decoded_latent_points_are_drawn_as_distances_and_angles():
     assert [len(ax.lines) for ax in (left, right)] == [3, 3]  # two densities and zero
     assert {"crystal", "gap"} <= {line.get_label() for line in left.lines}
     assert not np.allclose(left.lines[0].get_ydata(), left.lines[1].get_ydata())
+
+
+def moments(num: int) -> list[plot.Snapshot]:
+    """A layer that grows by an atom each time, with others outside the cell."""
+    cell = np.diag([9.0, 9.0, 30.0])
+    position = np.array([[3.0 * k - 9, 3.0 * (k % 2), 2.0 * (k // 3)] for k in range(6 + num)])
+    kinds = ["bcc" if k % 3 else "other" for k in range(6 + num)]
+    return [
+        plot.Snapshot(position[:n], cell, ["W"] * n, kinds[:n], f"{n} atoms")
+        for n in range(6, 6 + num)
+    ]
+
+
+FILM_COLORS = {"bcc": plot.BLUE, "other": plot.ORANGE}
+
+
+def test_a_film_is_drawn_within_its_cell_and_from_far_to_near():
+    curves = {"film": (np.arange(3.0), np.arange(3.0) ** 2)}
+    figure = plot.film(moments(3), FILM_COLORS, curves)
+    assert [ax.get_title() for ax in figure.axes[:3]] == ["6 atoms", "7 atoms", "8 atoms"]
+    assert figure.axes[3].get_ylabel() == "thickness (angstrom)"
+    for ax, num in zip(figure.axes[:3], (6, 7, 8), strict=True):
+        (atoms,) = (c for c in ax.collections if isinstance(c, EllipseCollection))
+        x, _ = atoms.get_offsets().T
+        assert len(x) == num
+        assert x.min() >= 0
+        assert x.max() < 9.0
+
+
+def test_a_movie_has_every_moment(tmp_path):
+    from PIL import Image
+
+    plot.film_movie(tmp_path / "film.gif", moments(4), FILM_COLORS)
+    with Image.open(tmp_path / "film.gif") as movie:
+        assert movie.n_frames == 4
