@@ -20,6 +20,11 @@ MIX = {"explore": 0.9, "decode": 0.1, "ascent": 0.0}
 """shares of the routes"""
 _OVERSAMPLING = {"explore": 3, "decode": 3, "ascent": 2}
 """candidates for each structure that is wanted"""
+_ATTEMPTS = (
+    *(("explore", 1), ("decode", 1), ("ascent", 1)),
+    *(("explore", 1), ("explore", 2), ("decode", 2), ("explore", 4), ("decode", 4), ("ascent", 4)),
+)
+"""routes in turn, and how many times the usual candidates; the first of each has its share"""
 
 
 def generate(
@@ -63,14 +68,14 @@ def generate(
     rejected: list[Candidate] = []
     archive: list[Float[np.ndarray, "n f"]] = []
     # exploring comes first, since it also shows where simulations go; it tries again for what is
-    # missing, and what it cannot find is decoded
-    routes = ["explore", "decode", "ascent", "explore", "explore", "decode"]
-    for number, route in enumerate(routes):
+    # missing, with more candidates each time, and what it cannot find is decoded
+    for number, (route, effort) in enumerate(_ATTEMPTS):
         count = wanted.get(route, 0) if number < len(_ROUTES) else num - len(accepted)
         if not count or route not in wanted:
             continue
         key_of_route = jax.random.fold_in(key, number)
-        candidates = _ROUTES[route](setting, key_of_route, _OVERSAMPLING[route] * count, band)
+        num_candidates = effort * _OVERSAMPLING[route] * count
+        candidates = _ROUTES[route](setting, key_of_route, num_candidates, band)
         if not candidates:
             continue
         measured, z = measure(setting, candidates, band, max_residual)
