@@ -1,5 +1,5 @@
 # %% [markdown]
-# # A growing tungsten film, and what a potential would have to know of it
+# # A zoned_langevin tungsten film, and what a potential would have to know of it
 #
 # Tungsten atoms arrive at a bcc (001) surface. Is the film a crystal? And which surroundings in
 # it would training data of crystals alone not contain?
@@ -23,7 +23,7 @@ from ase.build import bulk
 import jaxvae_md as jv
 from jaxvae_md import units
 from jaxvae_md.growth import grow
-from jaxvae_md.simulate import beam, begin_deposit, growing
+from jaxvae_md.simulate import beam, begin_deposit, zoned_langevin
 from jaxvae_md.structure import stack
 
 SMALL = "JAXVAE_MD_SMALL" in os.environ
@@ -42,7 +42,7 @@ tungsten = jv.potentials.eam_zhou()
 params = tungsten.init(jax.random.key(0))
 substrate = bulk("W", "bcc", a=LATTICE, cubic=True) * (WIDTH, WIDTH, 6)
 substrate.pbc = (True, True, False)
-simulator = growing(tungsten, dt=DT, temperature=KELVIN, friction=0.005)
+simulator = zoned_langevin(tungsten, dt=DT, temperature=KELVIN, friction=0.005)
 start = begin_deposit(
     simulator,
     params,
@@ -96,7 +96,7 @@ if inside.sum() > 50:
 # %% [markdown]
 # ## What do crystals not know of it?
 # Crystals at four temperatures, and strained ones, are the training data. The score of every atom
-# of the growing film tells what they lack.
+# of the zoned_langevin film tells what they lack.
 
 # %%
 rng = np.random.default_rng(0)

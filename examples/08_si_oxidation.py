@@ -24,10 +24,10 @@ from ase.spacegroup import crystal
 import jaxvae_md as jv
 from jaxvae_md import units
 from jaxvae_md.growth import grow
-from jaxvae_md.simulate import beam, begin_deposit, growing
+from jaxvae_md.simulate import beam, begin_deposit, zoned_langevin
 
 SMALL = "JAXVAE_MD_SMALL" in os.environ
-WIDTH, NUM, STEPS, FRAMES = (2, 6, 200, 1) if SMALL else (3, 320, 2500, 8)
+WIDTH, NUM, STEPS, FRAMES = (2, 4, 100, 1) if SMALL else (3, 300, 1000, 6)
 KELVIN, DT, LATTICE = 1300.0, 0.5, 5.432
 SPECIES = OXYGEN, SILICON = 0, 1
 SYMBOLS = ("O", "Si")
@@ -36,14 +36,14 @@ out = Path("08_si_oxidation" + ("_small" if SMALL else ""))
 # %% [markdown]
 # ## Oxygen arrives
 # The potential of Munetoh and others (2007) has Si-O bonds without charges. Atoms come with 1 eV,
-# one every 1.25 picoseconds.
+# one every half a picosecond.
 
 # %%
 silica = jv.potentials.tersoff(SYMBOLS)
 params = silica.init(jax.random.key(0))
 substrate = bulk("Si", "diamond", a=LATTICE, cubic=True) * (WIDTH, WIDTH, 4)
 substrate.pbc = (True, True, False)
-simulator = growing(silica, dt=DT, temperature=KELVIN, friction=0.005)
+simulator = zoned_langevin(silica, dt=DT, temperature=KELVIN, friction=0.005)
 start = begin_deposit(
     simulator,
     params,
@@ -52,7 +52,6 @@ start = begin_deposit(
     capacity=len(substrate) + NUM,
     initial_temperature=KELVIN,
     thermostatted=5.0,
-    extra=2.5,
 )
 oxygen = beam(Atoms("O"), SYMBOLS, energy=1.0)
 path = grow(

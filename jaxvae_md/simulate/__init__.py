@@ -9,7 +9,7 @@ from jaxvae_md.simulate.deposit import beam as beam
 from jaxvae_md.simulate.deposit import begin_deposit as begin_deposit
 from jaxvae_md.simulate.deposit import deposit as deposit
 from jaxvae_md.simulate.deposit import energy_balance as energy_balance
-from jaxvae_md.simulate.deposit import growing as growing
+from jaxvae_md.simulate.deposit import zoned_langevin as zoned_langevin
 from jaxvae_md.simulate.engine import Simulator as Simulator
 from jaxvae_md.simulate.engine import State as State
 from jaxvae_md.simulate.engine import Trajectory as Trajectory

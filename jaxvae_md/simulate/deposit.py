@@ -29,6 +29,9 @@ from jaxvae_md.structure import Structure, append_zeros, from_atoms, pad
 if TYPE_CHECKING:
     from ase import Atoms
 
+_FEWEST_SLOTS = 24
+"""for the neighbors of each atom: a crystal of four may become something denser"""
+
 _TRIES = 200
 """places above the surface that are looked at for one that is free"""
 
@@ -112,7 +115,7 @@ def beam(atoms: Atoms, species: tuple[str, ...], energy: float, angle: float = 0
     return Beam(centered, np.asarray(structure.species), float(energy), float(angle))
 
 
-def growing(
+def zoned_langevin(
     potential: Potential,
     dt: float = 1.0,
     temperature: float = 300.0,
@@ -127,7 +130,7 @@ def growing(
     2013, 34.
 
     ```python
-    simulator = growing(tungsten, dt=2.0, temperature=300.0)
+    simulator = zoned_langevin(tungsten, dt=2.0, temperature=300.0)
     ```
     """
     if not (temperature > 0 and friction > 0):
@@ -160,7 +163,8 @@ def growing(
         noise = jax.random.normal(draw, momentum.shape, momentum.dtype)
         warmed = kept * momentum + jnp.sqrt((1 - kept**2) * kT * mass) * noise
         after = jnp.where(thermostatted, warmed, momentum)
-        heat = heat + _kinetic(after, mass) - _kinetic(momentum, mass)
+        # the difference of two squares, which single precision can sum up
+        heat = heat + 0.5 * jnp.sum((after - momentum) * (after + momentum) / mass)
         position = position + 0.5 * step_time * after / mass
         structure = structure._replace(position=position)
         force = force_of(params, structure, neighbors, fixed)
@@ -213,7 +217,7 @@ def begin_deposit(
     structure = jax.tree.map(jnp.asarray, pad(substrate, capacity))
     # room for the film, so that nothing is compiled again when it has grown
     fast = simulator.pair_fns is not None
-    neighbors = allocate(simulator, expected, fast=fast, extra=extra)
+    neighbors = allocate(simulator, expected, fast=fast, extra=extra, capacity=_FEWEST_SLOTS)
     padded = lambda flags: jnp.asarray(append_zeros(flags[:, None], capacity - num, 0))
     still, warmed = map(padded, zones)
     dtype = structure.position.dtype

@@ -11,7 +11,7 @@ from ase.build import bulk
 
 from jaxvae_md.errors import GeometryError, OptionError, RunError, SpeciesError
 from jaxvae_md.potentials import lennard_jones, tersoff
-from jaxvae_md.simulate import beam, begin_deposit, deposit, energy_balance, growing
+from jaxvae_md.simulate import beam, begin_deposit, deposit, energy_balance, zoned_langevin
 from jaxvae_md.simulate.loop import _jit_recorded
 from jaxvae_md.structure import Structure, from_atoms
 from tests.asserts import assert_close
@@ -19,7 +19,7 @@ from tests.asserts import assert_close
 KEY = jax.random.key(0)
 ARGON = lennard_jones(("Ar",), 6.0, 3.4, 0.0104, "switch")
 PARAMS = ARGON.init(None)
-COLD = growing(ARGON, dt=4.0, temperature=20.0, friction=0.01)
+COLD = zoned_langevin(ARGON, dt=4.0, temperature=20.0, friction=0.01)
 ATOM = beam(Atoms("Ar"), ("Ar",), energy=0.05)
 
 
@@ -57,7 +57,7 @@ def test_energy_is_what_it_was_and_what_came_and_went():
 
 def test_the_error_of_the_balance_is_that_of_the_time_step():
     def off(dt):
-        simulator = growing(ARGON, dt=dt, temperature=20.0, friction=0.01)
+        simulator = zoned_langevin(ARGON, dt=dt, temperature=20.0, friction=0.01)
         options = {"capacity": 130, "initial_temperature": 20.0, "thermostatted": 3.0}
         start = begin_deposit(simulator, PARAMS, slab(7), KEY, **options)
         *_, last = deposit(simulator, PARAMS, start, ATOM, 1, round(800 / dt), record_every=20)
@@ -137,7 +137,7 @@ def test_molecules_arrive_whole_and_turned():
     atoms = bulk("Si", "diamond", a=5.432, cubic=True) * (1, 1, 2)
     atoms.pbc = (True, True, False)
     silicon = tersoff(("O", "Si"))
-    simulator = growing(silicon, dt=0.5, temperature=300.0)
+    simulator = zoned_langevin(silicon, dt=0.5, temperature=300.0)
     params = silicon.init(None)
     substrate = from_atoms(atoms, ("O", "Si"))
     start = begin_deposit(simulator, params, substrate, KEY, capacity=20, thermostatted=3.0)

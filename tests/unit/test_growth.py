@@ -11,12 +11,12 @@ from jaxvae_md import growth as module
 from jaxvae_md.errors import OptionError, RunError
 from jaxvae_md.growth import grow
 from jaxvae_md.potentials import lennard_jones
-from jaxvae_md.simulate import beam, begin_deposit, growing
+from jaxvae_md.simulate import beam, begin_deposit, zoned_langevin
 from jaxvae_md.structure import from_atoms
 
 ARGON = lennard_jones(("Ar",), 6.0, 3.4, 0.0104, "switch")
 PARAMS = ARGON.init(None)
-SIMULATOR = growing(ARGON, dt=4.0, temperature=20.0)
+SIMULATOR = zoned_langevin(ARGON, dt=4.0, temperature=20.0)
 ATOM = beam(Atoms("Ar"), ("Ar",), energy=0.05)
 STEPS = {"num_steps": 40, "record_every": 20, "frame_every": 2}
 
