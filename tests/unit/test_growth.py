@@ -1,5 +1,9 @@
 """Growth in a folder: what is written, and that the same call goes on."""
 
+import subprocess
+import sys
+import time
+
 import ase.io
 import jax
 import numpy as np
@@ -21,13 +25,17 @@ ATOM = beam(Atoms("Ar"), ("Ar",), energy=0.05)
 STEPS = {"num_steps": 40, "record_every": 20, "frame_every": 2}
 
 
-@pytest.fixture(scope="module")
-def start():
+def begun():
     atoms = bulk("Ar", "fcc", a=5.26, cubic=True) * (3, 3, 4)
     atoms.pbc = (True, True, False)
     substrate = from_atoms(atoms, ("Ar",))
     options = {"capacity": 150, "initial_temperature": 20.0, "thermostatted": 3.0}
     return begin_deposit(SIMULATOR, PARAMS, substrate, jax.random.key(0), **options)
+
+
+@pytest.fixture(scope="module")
+def start():
+    return begun()
 
 
 @pytest.fixture(scope="module")
@@ -103,3 +111,24 @@ def test_a_run_that_meets_its_capacity_keeps_what_it_has(start, tmp_path):
     assert "the same call of grow" in str(caught.value)
     table = np.genfromtxt(tmp_path / "film" / "energy.csv", delimiter=",", names=True)
     assert table["arrivals"][-1] == 150 - np.sum(start.state.structure.mask)
+
+
+@pytest.mark.slow
+def test_a_process_that_is_killed_again_and_again_ends_with_the_same_files(whole, tmp_path):
+    code = (
+        "import sys, jax; jax.config.update('jax_enable_x64', True)\n"
+        "from tests.unit.test_growth import *\n"
+        "grow(sys.argv[1], SIMULATOR, PARAMS, begun(), ATOM, 5, **STEPS)"
+    )
+    out = tmp_path / "film"
+    command = [sys.executable, "-c", code, str(out)]
+    lines = lambda: len((out / "energy.csv").read_text().splitlines()) if out.is_dir() else 0
+    for num in (2, 4, 5):
+        process = subprocess.Popen(command)
+        while process.poll() is None and lines() < num:
+            time.sleep(0.01)
+        process.kill()
+        process.wait()
+        assert num <= lines() < 7
+    subprocess.run(command, check=True)
+    assert files(out) == files(whole)
