@@ -51,7 +51,7 @@ def with_a_list(monkeypatch):
 
 def start(simulator, fast: bool, structure=CRYSTAL, momentum=None, params=PARAMS):
     """With room for what a hot crystal does in a few steps."""
-    neighbors = loop._allocate(simulator, structure, fast=fast, extra=1.5, thinnest=0.9)
+    neighbors = loop.allocate(simulator, structure, fast=fast, extra=1.5, thinnest=0.9)
     assert isinstance(neighbors, PairList if fast else NeighborList)
     return jax.jit(simulator.init)(KEY, params, structure, neighbors, HOT, momentum)
 
@@ -112,7 +112,7 @@ def test_both_kinds_of_lists_lead_to_the_same_trajectory():
 def test_a_run_in_single_precision_computes_no_array_in_double(name, fast):
     simulator, structure = SIMULATORS[name], systems.single(CRYSTAL)
     single = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), PARAMS)
-    neighbors = loop._allocate(simulator, structure, fast=fast)
+    neighbors = loop.allocate(simulator, structure, fast=fast)
     before = jax.eval_shape(partial(simulator.init, KEY), single, structure, neighbors, HOT)
     four = partial(advance, simulator, num_steps=4)
     program, after = jax.make_jaxpr(four, return_shape=True)(single, before)
@@ -178,8 +178,8 @@ def test_an_overflow_of_one_system_allocates_for_all_and_repeats_the_chunk(monke
     rest = np.zeros((2, 27, 3))
     options = {"record_every": 10, "chunk": 60}
     tries = []
-    allocate = loop._allocate
-    monkeypatch.setattr(loop, "_allocate", lambda *a, **o: tries.append(a) or allocate(*a, **o))
+    allocate = loop.allocate
+    monkeypatch.setattr(loop, "allocate", lambda *a, **o: tries.append(a) or allocate(*a, **o))
     state = begin(simulator, params, stack(both), KEY, momentum=rest)
     together = frames(simulator, state, 60, params, **options)
     assert len(tries) > 1, "the run must need a larger list"

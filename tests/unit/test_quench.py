@@ -28,9 +28,9 @@ def energy_and_force(potential, params, structure):
 
 def test_a_crystal_far_from_its_sites_returns_to_them(monkeypatch):
     kinds = []
-    allocate = loop._allocate
+    allocate = loop.allocate
     kept = lambda *a, **o: kinds.append(allocate(*a, **o)) or kinds[-1]
-    monkeypatch.setattr(loop, "_allocate", kept)
+    monkeypatch.setattr(loop, "allocate", kept)
     relaxed = quench(ARGON, PARAMS, MANY, tolerance=1e-6)
     assert isinstance(kinds[0], PairList)
     assert int(relaxed.error) == 0

@@ -179,8 +179,8 @@ def test_an_overflowing_list_is_allocated_again_and_the_chunk_repeated(monkeypat
         assert len(tries) < 10, "the list is not growing"
         return allocate_more(*args, **options)
 
-    allocate_more = loop._allocate
-    monkeypatch.setattr(loop, "_allocate", allocate)
+    allocate_more = loop.allocate
+    monkeypatch.setattr(loop, "allocate", allocate)
     params = simulator.potential.init(None)
     trajectory = run(simulator, params, gas, KEY, 100, initial_temperature=10.0, chunk=50)
     assert len(tries) > 1, "the run must need a larger list"
@@ -211,8 +211,8 @@ def test_absurd_parameters_end_a_run_with_the_error_bit(params):
 def test_positions_that_are_not_finite_do_not_enlarge_the_list(monkeypatch):
     # each size of the list is compiled again, up to that of all pairs
     sizes = []
-    allocate = loop._allocate
-    monkeypatch.setattr(loop, "_allocate", lambda *a, **o: sizes.append(a) or allocate(*a, **o))
+    allocate = loop.allocate
+    monkeypatch.setattr(loop, "allocate", lambda *a, **o: sizes.append(a) or allocate(*a, **o))
     run(NVE, ABSURD["not a number"], CRYSTAL, KEY, 20)
     assert len(sizes) <= 2
 
