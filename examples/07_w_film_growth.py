@@ -130,7 +130,12 @@ for atoms in some:
     atoms.info["step"] = atoms.info["arrivals"]
 method = jv.coverage.local_ratio()
 result = jv.assess(
-    training, some, method=method, order=8, map_steps=50 if SMALL else 500, name="The film"
+    training,
+    some,
+    method=method,
+    order=4 if SMALL else 8,
+    map_steps=20 if SMALL else 500,
+    name="The film",
 )
 print(result.verdict.sentence)
 outside = np.concatenate(

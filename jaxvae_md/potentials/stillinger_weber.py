@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from jaxtyping import Float
 
 from jaxvae_md._typing import Array
-from jaxvae_md.neighbors import by_fewest_slots, displacements
+from jaxvae_md.neighbors import displacements
 from jaxvae_md.potentials.potential import Potential, potential, sum_over_atoms
 
 SILICON = {
@@ -53,12 +53,6 @@ def stillinger_weber() -> Potential:
         return {name: jnp.asarray(value, float) for name, value in SILICON.items()}
 
     def energy(params, structure, neighbors):
-        square = jnp.sum(displacements(structure, neighbors) ** 2, axis=-1)
-        # what is not a number counts, and shows
-        near = ~(square >= (_REDUCED_CUTOFF * params["sigma"]) ** 2)
-        return by_fewest_slots(lambda n: of_bonds(params, structure, n), neighbors, near)
-
-    def of_bonds(params, structure, neighbors):
         # atoms last: what is computed are rows of all of them
         vector = displacements(structure, neighbors).T
         distance = jnp.sqrt(jnp.sum(vector**2, axis=0))
@@ -68,12 +62,19 @@ def stillinger_weber() -> Potential:
         two_body = (params["B"] / _bounded(r) ** _P - 1.0) * _tail(r, 1.0)
         pairs = 0.5 * params["A"] * jnp.sum(two_body, axis=0)
 
+        # a square of cosines summed over all pairs of neighbors is one of moments: no pair is met
         decay = _tail(r, params["gamma"])
-        cos_theta = jnp.einsum("cjn,ckn->jkn", direction, direction)
-        angle = (cos_theta - params["cos_theta"]) ** 2 * decay[:, None] * decay
+        first = jnp.sum(decay * direction, axis=1)
+        second = jnp.sum(decay * direction[:, None] * direction, axis=2)
+        cos_theta = params["cos_theta"]
+        angle = (
+            jnp.sum(second**2, axis=(0, 1))
+            - 2 * cos_theta * jnp.sum(first**2, axis=0)
+            + cos_theta**2 * jnp.sum(decay, axis=0) ** 2
+        )
         # every unordered pair of neighbors once: all ordered ones less the diagonal, halved
-        diagonal = (1 - params["cos_theta"]) ** 2 * jnp.sum(decay**2, axis=0)
-        triples = 0.5 * params["lambda"] * (jnp.sum(angle, axis=(0, 1)) - diagonal)
+        diagonal = (1 - cos_theta) ** 2 * jnp.sum(decay**2, axis=0)
+        triples = 0.5 * params["lambda"] * (angle - diagonal)
         return params["epsilon"] * sum_over_atoms(pairs + triples, structure)
 
     return potential(("Si",), CUTOFF, init, energy)
