@@ -22,7 +22,11 @@ jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
 jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 
-_QUICK = "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
+_QUICK = {
+    (0, 10): "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false",
+    (0, 12): "--xla_backend_optimization_level=0",
+}
+"""by version of jax: a flag that XLA does not know ends the process"""
 
 
 def pytest_configure(config):
@@ -31,8 +35,9 @@ def pytest_configure(config):
     Its programs are small and run once. The slow tier is compiled as a user's programs are, and so
     is the default one where XLA_FLAGS is set, to nothing say.
     """
-    if "not slow" in config.option.markexpr:
-        os.environ.setdefault("XLA_FLAGS", _QUICK)
+    version = jax.__version_info__[:2]
+    if "not slow" in config.option.markexpr and version in _QUICK:
+        os.environ.setdefault("XLA_FLAGS", _QUICK[version])
 
 
 _MAPS = Path("/proc/self/maps")
