@@ -296,7 +296,7 @@ def energies(setting, structures) -> np.ndarray:
 
 def novelty(path: str, full: bool) -> Iterator[dict[str, Any]]:
     data = Data(path)
-    num = 50 if full else 16
+    num = 50 if full else 6
     given = [(a.get_potential_energy(), a.get_forces()) for a in data.frames]
     found: dict[str, list[float]] = {}
     for split, names in SPLITS.items():
@@ -518,7 +518,8 @@ def main() -> None:
         except PackageNotFoundError:
             head[name] = None
     print(json.dumps(head), flush=True)
-    for part in [options.only] if options.only else PARTS:
+    default = PARTS if options.full else ("inversion", "novelty")
+    for part in [options.only] if options.only else default:
         try:
             for result in PARTS[part](options.data, options.full):
                 print(json.dumps(result) if options.json else readable(result), flush=True)
