@@ -1,5 +1,5 @@
 # %% [markdown]
-# # A zoned_langevin tungsten film, and what a potential would have to know of it
+# # A growing tungsten film, and what a potential would have to know of it
 #
 # Tungsten atoms arrive at a bcc (001) surface. Is the film a crystal? And which surroundings in
 # it would training data of crystals alone not contain?
@@ -96,7 +96,7 @@ if inside.sum() > 50:
 # %% [markdown]
 # ## What do crystals not know of it?
 # Crystals at four temperatures, and strained ones, are the training data. The score of every atom
-# of the zoned_langevin film tells what they lack.
+# of the growing film tells what they lack.
 
 # %%
 rng = np.random.default_rng(0)
@@ -142,10 +142,6 @@ outside = np.concatenate(
     [part[~atoms.arrays["fixed"]] for part, atoms in zip(result.outside, some, strict=True)]
 )
 print(f"{outside.mean():.0%} of the atoms that move are outside the data")
-score, at = result.score[-1], some[-1].positions[:, 2]
-top = at > at.max() - LATTICE
-bottom = at < at.min() + 1
-free = ~top & ~bottom & (at > base)
 
 # %% [markdown]
 # ## Structures for the gaps, to be labelled

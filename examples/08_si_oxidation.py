@@ -86,7 +86,6 @@ four_fold = np.mean(around[oxidised].sum(axis=1) == 4) if oxidised.any() else np
 print(f"oxygen of two bonds: {two_fold:.0%}; silicon of the oxide with four: {four_fold:.0%}")
 
 edges = np.linspace(0, np.pi, 91)
-radii = np.linspace(1.0, 3.0, 101)
 angle = lambda cutoff, triple: jv.observables.adf_histogram(quenched, edges, cutoff, triple)
 peak = lambda histogram: np.degrees(histogram.center[np.argmax(histogram.value)])
 mean = lambda histogram: np.degrees(np.average(histogram.center, weights=histogram.count))
