@@ -14,7 +14,12 @@ from jaxvae_md.cutoffs import within
 from jaxvae_md.errors import OptionError
 from jaxvae_md.neighbors import NeighborList
 from jaxvae_md.pair_list import PairList, pair_sums
-from jaxvae_md.potentials.potential import Potential, energy_and_forces, sum_over_atoms
+from jaxvae_md.potentials.potential import (
+    Potential,
+    chosen_by_species,
+    energy_and_forces,
+    sum_over_atoms,
+)
 from jaxvae_md.structure import Structure
 
 Neighbors: TypeAlias = NeighborList | PairList | AllPairs
@@ -377,14 +382,7 @@ def _chosen(tables, rows, species):
     """The coefficients of pairs."""
     if not rows:
         return {name: table[0, 0] for name, table in tables.items()}
-
-    def choose(columns):
-        chosen = columns[0]
-        for number, column in enumerate(columns[1:], 1):
-            chosen = jnp.where(species == number, column, chosen)
-        return chosen
-
-    return {name: choose(columns) for name, columns in rows.items()}
+    return {name: chosen_by_species(species, columns) for name, columns in rows.items()}
 
 
 def _square(r):

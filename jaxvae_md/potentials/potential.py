@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -166,3 +166,11 @@ def _volume(structure: Structure) -> Float[Array, ""]:
 def sum_over_atoms(energy: Float[Array, " n"], structure: Structure) -> Float[Array, ""]:
     """Sum of atomic energies without the padding atoms'."""
     return jnp.sum(jnp.where(structure.mask, energy, 0))
+
+
+def chosen_by_species(species: Int[Array, ...], columns: Sequence[Array]) -> Array:
+    """Of one column a species that of each atom: by choices, which are faster than lookups."""
+    chosen = columns[0]
+    for number, column in enumerate(columns[1:], 1):
+        chosen = jnp.where(species == number, column, chosen)
+    return chosen

@@ -12,7 +12,12 @@ import numpy as np
 from jaxvae_md.cutoffs import cosine
 from jaxvae_md.errors import FileError, OptionError, SpeciesError
 from jaxvae_md.neighbors import FAR, by_fewest_slots, displacements, neighbor_species
-from jaxvae_md.potentials.potential import Potential, potential, sum_over_atoms
+from jaxvae_md.potentials.potential import (
+    Potential,
+    chosen_by_species,
+    potential,
+    sum_over_atoms,
+)
 from jaxvae_md.structure import checked_species
 
 Entries = Mapping[tuple[str, str, str], Mapping[str, float]]
@@ -261,19 +266,11 @@ def _by_species(table, own, other):
     rows = table[own]
     if table.ndim == 1:
         return rows
-    at_third = lambda b: rows[:, b] if table.ndim == 2 else _chosen(other, rows[:, b].T)
+    at_third = lambda b: rows[:, b] if table.ndim == 2 else chosen_by_species(other, rows[:, b].T)
     parts = [at_third(b) for b in range(num)]
     if table.ndim == 3:
         parts, other = [part[None] for part in parts], other[:, None]
-    return _chosen(other, parts)
-
-
-def _chosen(number, parts):
-    """The part of that number."""
-    chosen = parts[0]
-    for candidate, part in enumerate(parts[1:], 1):
-        chosen = jnp.where(number == candidate, part, chosen)
-    return chosen
+    return chosen_by_species(other, parts)
 
 
 def _fade(r, middle, half_width):
