@@ -63,6 +63,7 @@ def systems(folder: Path) -> dict[str, list[System]]:
     files = {"sw": "Si.sw", "tersoff": "SiO.tersoff", "eam/alloy": "W_zhou.eam.alloy"}
     of = lambda atoms, potential, style, skin: System(atoms, potential, style, files[style], skin)
     munetoh = read_tersoff(folder / files["tersoff"])
+    zhou = eam(read_setfl(folder / files["eam/alloy"]))
     return {
         "tersoff-vs-lammps": [
             of(silicon * (5, 5, 5), tersoff(("Si",), munetoh), "tersoff", 0.5),
@@ -70,15 +71,8 @@ def systems(folder: Path) -> dict[str, list[System]]:
             of(quartz() * (6, 4, 5), tersoff(("O", "Si"), munetoh), "tersoff", 0.5),
         ],
         "eam-vs-lammps": [
-            of(
-                tungsten * (8, 8, 8), eam(read_setfl(folder / files["eam/alloy"])), "eam/alloy", 0.5
-            ),
-            of(
-                tungsten * (12, 12, 13),
-                eam(read_setfl(folder / files["eam/alloy"])),
-                "eam/alloy",
-                0.5,
-            ),
+            of(tungsten * (8, 8, 8), zhou, "eam/alloy", 0.4),
+            of(tungsten * (12, 12, 13), zhou, "eam/alloy", 0.4),
         ],
         "sw-vs-lammps": [of(silicon * (8, 8, 8), stillinger_weber(), "sw", 0.5)],
     }

@@ -8,9 +8,11 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float
+from jax import lax
+from jaxtyping import Float, Int
 
 from jaxvae_md._typing import Array
+from jaxvae_md.cell_grid import take
 from jaxvae_md.cutoffs import within
 from jaxvae_md.errors import FileError, SpeciesError
 from jaxvae_md.neighbors import FAR, displacements, neighbor_species
@@ -133,17 +135,31 @@ def _symmetric(table):
 def _interpolate(table: Float[Array, "e m"], rows, x):
     """Value and slope at x, in units of the points' distance; the end's beyond the table."""
     size = table.shape[1]
-    slopes = _slopes(table)
-    number = jnp.clip(x.astype(jnp.int32), 0, size - 2)
-    p = jnp.minimum(x - number, 1)
-    places = rows * size + number
-    at = lambda flat, step: flat.at[places + step].get(mode="promise_in_bounds")
-    left, right = (at(table.reshape(-1), step) for step in (0, 1))
-    first, last = (at(slopes.reshape(-1), step) for step in (0, 1))
-    rise = right - left
-    quadratic, cubic = 3 * rise - 2 * first - last, first + last - 2 * rise
-    value = left + p * (first + p * (quadratic + p * cubic))
-    return value, first + p * (2 * quadratic + 3 * p * cubic)
+    x = jnp.minimum(x, size - 1)
+    number = jnp.minimum(_whole(x), size - 2)
+    p = x - number
+    places = rows * (size - 1) + number
+    a, b, c, d = (take(flat, places) for flat in _cubics(table))
+    return a + p * (b + p * (c + p * d)), b + p * (2 * c + 3 * p * d)
+
+
+def _whole(x: Float[Array, " n"]) -> Int[Array, " n"]:
+    """The whole part of numbers that are small and not negative, or one less where it is all.
+
+    From the bits of a sum whose last digit is one: a conversion, which asks for infinite values
+    and others that do not fit, takes twice as long as the gathers after it.
+    """
+    form = jnp.finfo(x.dtype)
+    bits = lax.bitcast_convert_type((x - 0.5) + 2.0**form.nmant, f"int{form.bits}")
+    return (bits & (2**form.nmant - 1)).astype(jnp.int32)
+
+
+def _cubics(table: Float[Array, "e m"]):
+    """The coefficients of the polynomial between each point and the next, all rows in one."""
+    slopes, rise = _slopes(table), jnp.diff(table, axis=1)
+    first, last = slopes[:, :-1], slopes[:, 1:]
+    each = table[:, :-1], first, 3 * rise - 2 * first - last, first + last - 2 * rise
+    return [coefficients.reshape(-1) for coefficients in each]
 
 
 def _slopes(table: Float[Array, "e m"]) -> Float[Array, "e m"]:
