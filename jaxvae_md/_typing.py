@@ -18,8 +18,11 @@ Params = Any
 
 
 class Labeller(Protocol):
-    """Computes energy (eV) and forces `[n, 3]` (eV / angstrom) of one structure."""
+    """Computes energy (eV) and forces `[n, 3]` (eV / angstrom) of one structure.
 
-    def __call__(self, atoms: Atoms, /) -> tuple[float, Any]:
+    A third may be the stress `[3, 3]` in eV / angstrom^3, tension positive.
+    """
+
+    def __call__(self, atoms: Atoms, /) -> tuple[Any, ...]:
         """Labels one structure."""
         ...

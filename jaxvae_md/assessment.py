@@ -78,9 +78,9 @@ def assess(
 
     **Arguments:** `order` of the Chebyshev descriptors, whose cutoff is 2.55 nearest-neighbor
     distances; `false_alarm` the stated share of known environments above the threshold; `method`
-    of `coverage.fit`; `map_steps` to train the map's VAE with. Labels of the training frames,
-    where there are any, name the kinds. **Raises:** `InputError` for fewer than two training
-    frames.
+    of `coverage.fit`; `map_steps` to train the map's VAE with, 0 for none: `latent` is `pca`
+    then. Labels of the training frames, where there are any, name the kinds. **Raises:**
+    `InputError` for fewer than two training frames.
 
     ```python
     result = assess(read_frames("train.extxyz"), read_frames("md.extxyz", labelled=False))
@@ -222,16 +222,15 @@ def _planes(
         np.asarray(scale.apply(part), np.float32)
         for part in (near, np.concatenate([part.near for part in y_new]))
     )
-    model = vae(z.shape[1], 2, hidden=(128, 128))
-    params, _ = train(model, z, key=jax.random.key(seed), num_steps=num_steps, learning_rate=2e-3)
-    planes = [
-        Plane(*(np.asarray(model.encode(params, part)[0]) for part in (z, z_new))),
-        Plane(*(pca_reconstruction(z, part, 2)[1] for part in (z, z_new))),
-    ]
     # an atom that sees an unknown element has no place on a map
     hidden = np.concatenate(foreign)[:, None]
-    latent, pca = (plane._replace(new=np.where(hidden, np.nan, plane.new)) for plane in planes)
-    return latent, pca
+    plane = lambda known, new: Plane(known, np.where(hidden, np.nan, new))
+    pca = plane(*(pca_reconstruction(z, part, 2)[1] for part in (z, z_new)))
+    if num_steps == 0:
+        return pca, pca
+    model = vae(z.shape[1], 2, hidden=(128, 128))
+    params, _ = train(model, z, key=jax.random.key(seed), num_steps=num_steps, learning_rate=2e-3)
+    return plane(*(np.asarray(model.encode(params, part)[0]) for part in (z, z_new))), pca
 
 
 def _of_largest_group(

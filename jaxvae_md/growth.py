@@ -11,6 +11,7 @@ A simulation that was killed and continued ends with the same files, bit by bit.
 from __future__ import annotations
 
 import hashlib
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -74,7 +75,7 @@ def grow(
         "angle": beam.angle,
         "start": _digest(params, start, beam.position, beam.species),
     }
-    again = f"the same call of grow({str(out)!r}, ...)"
+    again = _again(out)
     species = simulator.potential.species
     if not (path / CHECKPOINTS).is_dir():
         marks: dict[str, Mark] = {}
@@ -90,14 +91,7 @@ def grow(
         with run_folder.create(path, "growth", config, arrays, info, fill, again):
             pass
     with run_folder.opened(path, "growth", again=again) as folder:
-
-        def altered(info: dict[str, Any]) -> str | None:
-            for name, mark in info["marks"].items():
-                if not growing.is_intact(folder.path / name, Mark(*mark)):
-                    return f"{name} is shorter than it was, or was altered"
-            return None
-
-        tree, info = folder.last(altered)
+        tree, info = folder.last(partial(_altered, path))
         different = [name for name in config if folder.config.get(name) != config[name]]
         if different:
             raise OptionError(
@@ -105,10 +99,7 @@ def grow(
                 file=path,
                 remedy="give another folder, or what it was begun with",
             )
-        now, grid = from_arrays(start, tree)
-        if grid is not None:
-            neighbors = now.state.neighbors._replace(grid=grid)
-            now = now._replace(state=now.state._replace(neighbors=neighbors))
+        now = _restored(start, tree)
         steps = deposit(
             simulator, params, now, beam, num_arrivals, num_steps, record_every=record_every
         )
@@ -125,6 +116,41 @@ def grow(
                 marks = _commit(folder, growth, species, _row(growth.deposit, balance), marks)
                 bar.update()
     return path / TRAJECTORY
+
+
+def last_deposit(out: str | Path, start: Deposit) -> Deposit:
+    """What the growth in a folder has come to, to go on with in other ways.
+
+    **Arguments:** `start` as of `grow`. **Raises:** `FileError` where the folder holds no growth.
+
+    ```python
+    now = last_deposit("film", start)
+    for state, trajectory in chunks(hotter, params, now.state, num_steps=10_000, record_every=100):
+        ...
+    ```
+    """
+    with run_folder.opened(out, "growth", read_only=True, again=_again(out)) as folder:
+        return _restored(start, folder.last(partial(_altered, Path(out))).tree)
+
+
+def _again(out: str | Path) -> str:
+    return f"the same call of grow({str(out)!r}, ...)"
+
+
+def _altered(path: Path, info: dict[str, Any]) -> str | None:
+    """What speaks against a checkpoint with these marks."""
+    for name, mark in info["marks"].items():
+        if not growing.is_intact(path / name, Mark(*mark)):
+            return f"{name} is shorter than it was, or was altered"
+    return None
+
+
+def _restored(start: Deposit, tree: dict[str, Any]) -> Deposit:
+    now, grid = from_arrays(start, tree)
+    if grid is None:
+        return now
+    neighbors = now.state.neighbors._replace(grid=grid)
+    return now._replace(state=now.state._replace(neighbors=neighbors))
 
 
 def _commit(folder: RunFolder, growth: Growth, species, row: str, marks: dict[str, Mark]):

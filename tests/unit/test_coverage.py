@@ -399,6 +399,14 @@ def test_elements_that_the_training_data_lack_are_outside():
     assert np.isfinite(result.score[0]).all()
 
 
+def test_without_steps_the_map_is_of_principal_components():
+    frames = datasets.silicon()[:4]
+    options = {"order": 4, "method": METHODS["local"]}
+    result = assess(frames[:3], frames[3:], map_steps=0, **options)
+    assert result.latent is result.pca
+    assert result.pca.new.shape == (len(frames[3]), 2)
+
+
 def weights_of(structure, neighbors, radius):
     r = np.linalg.norm(displacements(structure, neighbors), axis=-1)
     return np.where(r < radius, 0.5 * (np.cos(np.pi * r / radius) + 1), 0)

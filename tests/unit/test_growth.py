@@ -12,8 +12,9 @@ from ase import Atoms
 from ase.build import bulk
 
 from jaxvae_md import growth as module
-from jaxvae_md.errors import OptionError, RunError
-from jaxvae_md.growth import grow
+from jaxvae_md import simulate
+from jaxvae_md.errors import FileError, OptionError, RunError
+from jaxvae_md.growth import grow, last_deposit
 from jaxvae_md.potentials import lennard_jones
 from jaxvae_md.simulate import beam, begin_deposit, zoned_langevin
 from jaxvae_md.structure import from_atoms
@@ -92,6 +93,23 @@ def test_a_growth_can_be_made_longer(whole, start, tmp_path):
     assert files(tmp_path / "film") == files(whole)
     grow(tmp_path / "film", SIMULATOR, PARAMS, start, ATOM, 5, **STEPS)
     assert files(tmp_path / "film") == files(whole)
+
+
+def test_what_a_growth_has_come_to_is_at_hand(whole, start):
+    before = files(whole)
+    now = last_deposit(whole, start)
+    assert int(now.num_arrivals) == 5
+    steps = {"num_steps": 40, "record_every": 20}
+    *_, last = simulate.deposit(SIMULATOR, PARAMS, start, ATOM, 5, **steps)
+    assert np.array_equal(now.state.dynamics.momentum, last.deposit.state.dynamics.momentum)
+    energies = [simulate.energy_balance(SIMULATOR, PARAMS, d) for d in (now, last.deposit)]
+    assert energies[0] == energies[1]
+    assert files(whole) == before
+
+
+def test_where_there_is_no_growth_there_is_no_last_deposit(start, tmp_path):
+    with pytest.raises(FileError, match="no such folder"):
+        last_deposit(tmp_path / "none", start)
 
 
 def test_another_growth_in_the_folder_is_refused(whole, start):
