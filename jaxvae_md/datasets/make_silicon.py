@@ -18,15 +18,13 @@ from ase.build import bulk, diamond100, diamond111
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import write
 
+from jaxvae_md.datasets.sampling import sampled, simulated
 from jaxvae_md.neighbors import neighbor_list
 from jaxvae_md.potentials import energy_and_forces, stillinger_weber, stress
-from jaxvae_md.simulate import nvt_langevin, run
 from jaxvae_md.structure import from_atoms
 
 LATTICE = 5.431
 """angstrom; the potential's own at 0 K"""
-TIME_STEP = 2.0
-"""fs"""
 
 
 def main(out: str, seed: int = 2026) -> None:
@@ -62,48 +60,16 @@ def _frames(rng: np.random.Generator) -> Iterator[Atoms]:
     for kelvin, density in ((1900, 1.0), (2500, 1.05), (3200, 1.0)):
         dense = crystal.copy()
         dense.set_cell(crystal.cell * density ** (-1 / 3), scale_atoms=True)
-        molten = _simulate(dense, 5000.0, 2500, rng)[-1]
+        molten = simulated(dense, 5000.0, 2500, rng)[-1]
         yield from _sample(molten, "melt", kelvin, 10, rng, equilibration=1500, spacing=300)
 
 
 def _sample(
-    start: Atoms,
-    label: str,
-    kelvin: float,
-    num: int,
-    rng: np.random.Generator,
-    equilibration: int = 500,
-    spacing: int = 150,
+    start: Atoms, label: str, kelvin: float, num: int, rng: np.random.Generator, **spacing: int
 ) -> Iterator[Atoms]:
-    """`num` labelled frames of one run, `spacing` steps apart."""
-    trajectory = _simulate(start, kelvin, equilibration + spacing * num, rng)
-    first = equilibration // 50 + spacing // 50 - 1
-    for atoms in trajectory[first :: spacing // 50][:num]:
+    """`num` labelled frames of one run."""
+    for atoms in sampled(start, kelvin, num, rng, **spacing):
         yield _labelled(atoms, label, kelvin)
-
-
-def _simulate(start: Atoms, kelvin: float, num_steps: int, rng: np.random.Generator) -> list[Atoms]:
-    potential = stillinger_weber()
-    simulator = nvt_langevin(potential, TIME_STEP, kelvin, friction=0.02)
-    key = jax.random.key(int(rng.integers(2**31)))
-    # twice the temperature: half of it goes into the potential energy of the lattice
-    trajectory = run(
-        simulator,
-        potential.init(key),
-        from_atoms(start, ("Si",)),
-        key,
-        num_steps,
-        initial_temperature=2 * kelvin,
-        record_every=50,
-        chunk=500,
-    )
-    frames = []
-    for position in trajectory.position:
-        atoms = start.copy()
-        atoms.positions = position
-        atoms.wrap()
-        frames.append(atoms)
-    return frames
 
 
 def _labelled(atoms: Atoms, label: str, kelvin: float) -> Atoms:
