@@ -134,7 +134,7 @@ result = jv.assess(
     some,
     method=method,
     order=4 if SMALL else 8,
-    map_steps=20 if SMALL else 500,
+    map_steps=0,
     name="The film",
 )
 print(result.verdict.sentence)

@@ -15,7 +15,8 @@ from jaxvae_md.errors import InputError, OptionError
 Labeller = Annotated[
     str | None,
     typer.Option(
-        help="Reference that labels new structures: sw (Stillinger-Weber), none, or "
+        help="Reference that labels new structures: sw (Stillinger-Weber), qe (Quantum "
+        "ESPRESSO, silicon), none, or "
         "module:function, where function(atoms) returns (energy, forces). By default sw for "
         "the embedded set and none for your own data."
     ),
