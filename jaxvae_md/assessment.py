@@ -103,16 +103,18 @@ def assess(
     kinds = np.array([labels.index(label_of(atoms)) for atoms in training])
     model = coverage.fit(y, kinds, false_alarm, seed, method)
     y_new = _spread(around(known) if known else [], foreign, y[0])
-    score, found = [], []
-    for part, lost in zip(y_new, foreign, strict=True):
-        score.append(np.where(lost, np.inf, np.asarray(coverage.score(model, part))))
-        like = jax.tree.map(np.asarray, coverage.nearest(model, part))
-        hidden = lambda values, lost=lost: np.where(lost, -1, values)
-        found.append(
-            like._replace(
-                kind=hidden(like.kind), structure=hidden(like.structure), atom=hidden(like.atom)
-            )
-        )
+    # all at once: what is compiled for the size of a frame would serve no other
+    cuts = np.cumsum([len(part.own) for part in y_new])[:-1]
+    together = coverage.joined(y_new)
+    lost = np.concatenate(foreign)
+    apart = lambda values: np.split(values, cuts)
+    score = apart(np.where(lost, np.inf, np.asarray(coverage.score(model, together))))
+    like = jax.tree.map(np.asarray, coverage.nearest(model, together))
+    hidden = lambda values: np.where(lost, -1, values)
+    like = like._replace(
+        kind=hidden(like.kind), structure=hidden(like.structure), atom=hidden(like.atom)
+    )
+    found = [Nearest(*parts) for parts in zip(*map(apart, like), strict=True)]
     verdict = coverage.verdict(model, score, found, y_new, labels, name)
     if unknown:
         count = sum(int(lost.sum()) for lost in foreign)
@@ -122,12 +124,12 @@ def assess(
         )
     size = [len(part.own) for part in y]
     own = np.repeat(np.arange(len(y)), size)
-    like = coverage.nearest(model, coverage.joined(y), jnp.asarray(own))
+    known_like = coverage.nearest(model, coverage.joined(y), jnp.asarray(own))
     latent, pca = _planes(y, y_new, foreign, map_steps, seed)
     return Assessment(
         verdict=verdict,
         score=score,
-        outside=np.split(verdict.outside, np.cumsum([len(part) for part in score])[:-1]),
+        outside=apart(verdict.outside),
         frame_score=np.array([coverage.frame_score(part) for part in score]),
         nearest=found,
         labels=labels,
@@ -136,8 +138,8 @@ def assess(
         latent=latent,
         pca=pca,
         label_training=[labels[k] for k in np.repeat(kinds, size)],
-        confidence=np.asarray(like.probability).max(axis=1),
-        right=np.asarray(like.kind) == np.repeat(kinds, size),
+        confidence=np.asarray(known_like.probability).max(axis=1),
+        right=np.asarray(known_like.kind) == np.repeat(kinds, size),
         step=np.array([int(atoms.info.get("step", i)) for i, atoms in enumerate(new)]),
         descriptor=descriptor,
         x_group=_of_largest_group(verdict, found, x, x_new, foreign),
