@@ -196,15 +196,19 @@ def shaken(perfect, label, num):
 diamond = bulk("Si", "diamond", a=LATTICE, cubic=True) * (2, 2, 2)
 num = 3 if SMALL else 20
 training = shaken(diamond, "silicon", num) + shaken(quartz, "quartz", num)
-# all simulated side by side
-together = stack([jv.from_atoms(atoms, SYMBOLS) for atoms in training])
-momentum = np.zeros(together.position.shape)
-momentum[together.mask] = np.concatenate([atoms.get_momenta() for atoms in training])
-key = jax.random.key(0)
-state = jv.simulate.begin(moving, params, together, key, momentum=momentum, extra=2.0)
-*_, chunk = jv.simulate.chunks(moving, params, state, num_steps=200, record_every=200)
-for atoms, position in zip(training, chunk.trajectory.position[-1], strict=True):
-    atoms.positions = position[: len(atoms)]
+if SMALL:
+    for atoms in training:
+        atoms.rattle(0.1, rng=rng)
+else:
+    # all simulated side by side
+    together = stack([jv.from_atoms(atoms, SYMBOLS) for atoms in training])
+    momentum = np.zeros(together.position.shape)
+    momentum[together.mask] = np.concatenate([atoms.get_momenta() for atoms in training])
+    key = jax.random.key(0)
+    state = jv.simulate.begin(moving, params, together, key, momentum=momentum, extra=2.0)
+    *_, chunk = jv.simulate.chunks(moving, params, state, num_steps=200, record_every=200)
+    for atoms, position in zip(training, chunk.trajectory.position[-1], strict=True):
+        atoms.positions = position[: len(atoms)]
 some = frames[:: max(1, len(frames) // (2 if SMALL else 5))]
 for atoms in some:
     atoms.info["step"] = atoms.info["arrivals"]
@@ -276,6 +280,8 @@ for kind, symbol in enumerate(SYMBOLS):
 axes[0].set(xlabel="height (angstrom)", ylabel="density (atoms / cubic angstrom)")
 for name, histogram in angles.items():
     axes[1].plot(np.degrees(histogram.center), histogram.count, label=name)
+if SMALL:
+    axes[1].plot([], label="too few angles")
 axes[1].set(xlabel="angle (degrees)", ylabel="number")
 axes[2].plot(time, num_oxygen[:-1], color=colors["O"], label="O")
 axes[2].plot(time, num_oxidised[:-1], color=colors["Si"], label="Si with two O or more")
