@@ -375,6 +375,24 @@ def host_pairs(structure: Structure, radius: float) -> tuple[np.ndarray, np.ndar
     return atoms[i], atoms[j], shift.astype(np.int32)
 
 
+def joined(
+    structure: Structure, start: Bool[np.ndarray, " n"], radius: float
+) -> Int[np.ndarray, " n"]:
+    """The group of each atom by chains of pairs within `radius` (angstrom); 0 with those of start.
+
+    ```python
+    gas = joined(structure, fixed, radius=3.5) > 0
+    ```
+    """
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    num = len(structure.mask)
+    i, j, _ = host_pairs(structure, radius)
+    _, group = connected_components(coo_array((np.ones(len(i), bool), (i, j)), (num, num)))
+    return np.where(np.isin(group, group[start]), 0, 1 + group)
+
+
 def image_grid(extent: np.ndarray) -> np.ndarray:
     """All lattice translations up to `extent` along each axis, as `[m, 3]`."""
     axes = [np.arange(-n, n + 1) for n in extent]

@@ -9,7 +9,8 @@ from jaxtyping import Bool, Float, Int
 
 from jaxvae_md._typing import Array
 from jaxvae_md.errors import GeometryError, OptionError
-from jaxvae_md.observables.frames import checked_edges, frames, one_frame, pairs_within
+from jaxvae_md.neighbors import joined
+from jaxvae_md.observables.frames import checked_edges, frames, one_frame
 from jaxvae_md.observables.inputs import check_positive, check_species
 from jaxvae_md.observables.local_structure import count_species
 from jaxvae_md.structure import Structure
@@ -104,27 +105,14 @@ def film(
     frame = frame._replace(pbc=np.where(np.arange(3) == axis, False, frame.pbc))
     height, real = np.asarray(frame.position)[:, axis] - base, np.asarray(frame.mask)
     above = real & (height > 0)
-    touching = _in_contact(frame, real & (height <= cutoff), cutoff)
+    reach = float(np.nextafter(cutoff, np.inf))
+    touching = joined(frame, real & (height <= cutoff), reach) == 0
     num = count_species(frame)
     counts = (
         np.bincount(frame.species[some], minlength=num)
         for some in (above & touching, above & ~touching)
     )
     return Film(_thickness(frame, above & touching, base, axis, width), *counts)
-
-
-def _in_contact(
-    frame: Structure, start: Bool[np.ndarray, " n"], cutoff: float
-) -> Bool[np.ndarray, " n"]:
-    """Atoms that chains of pairs within the cutoff join to those of `start`."""
-    from scipy.sparse import coo_array
-    from scipy.sparse.csgraph import connected_components
-
-    i, j, _ = pairs_within(frame, cutoff)
-    num = len(frame.mask)
-    bonds = coo_array((np.ones(len(i), bool), (i, j)), (num, num))
-    _, label = connected_components(bonds, directed=False)
-    return np.isin(label, label[start])
 
 
 def _thickness(

@@ -19,7 +19,7 @@ from jaxtyping import Bool, Float, Int
 from jaxvae_md import errors, units
 from jaxvae_md._typing import Array, Params
 from jaxvae_md.errors import GeometryError, OptionError, RunError
-from jaxvae_md.neighbors import NeighborList, host_pairs
+from jaxvae_md.neighbors import NeighborList, host_pairs, joined
 from jaxvae_md.potentials import evaluate
 from jaxvae_md.potentials.potential import Potential
 from jaxvae_md.simulate.engine import Simulator, State, Trajectory, drawn_momentum, ensemble, masses
@@ -353,19 +353,6 @@ def _continued(substrate: Structure, capacity: int) -> Structure:
     )
 
 
-def _groups(structure: Structure, fixed: Array, cutoff: float):
-    """The group that each atom belongs to by pairs within the cutoff, that of the substrate 0."""
-    from scipy.sparse import coo_array
-    from scipy.sparse.csgraph import connected_components
-
-    num = len(structure.mask)
-    i, j, _ = host_pairs(structure, cutoff)
-    substrate = np.nonzero(fixed)[0]
-    i, j = np.append(i, substrate[:-1]), np.append(j, substrate[1:])
-    _, group = connected_components(coo_array((np.ones(len(i)), (i, j)), (num, num)))
-    return np.where(group == group[substrate[0]], 0, 1 + group)
-
-
 def _on_host(deposit: Deposit):
     """The structure, and who is fixed, in numpy."""
     structure = jax.tree.map(np.asarray, deposit.state.structure)
@@ -376,7 +363,7 @@ def _without_what_left(simulator, params, deposit: Deposit, gap: float) -> Depos
     structure, fixed = _on_host(deposit)
     momentum = np.asarray(deposit.state.dynamics.momentum)
     height = structure.position[:, 2]
-    group = _groups(structure, fixed, simulator.potential.cutoff)
+    group = joined(structure, fixed, simulator.potential.cutoff)
     sky = _sky(simulator, height[structure.mask & (group == 0)], gap)
     left = np.zeros(len(group), bool)
     for number in np.unique(group[structure.mask & (group > 0)]):
@@ -418,7 +405,7 @@ def _with_an_arrival(simulator, params, deposit: Deposit, beam: Beam, gap: float
         )
     bits = jax.random.key_data(jax.random.fold_in(deposit.key, number))
     rng = np.random.default_rng(np.asarray(bits).tolist())
-    group = _groups(structure, fixed, simulator.potential.cutoff)
+    group = joined(structure, fixed, simulator.potential.cutoff)
     sky = _sky(simulator, structure.position[structure.mask & (group == 0), 2], gap)
     position = _free_place(simulator, structure, beam, sky, rng, slots)
 
