@@ -1,6 +1,7 @@
 """Labels: a structure to energy, forces and stress, by potentials, calculators and functions."""
 
 from jaxvae_md.label.answer import Label as Label
+from jaxvae_md.label.answer import asked as asked
 from jaxvae_md.label.answer import label as label
 from jaxvae_md.label.espresso import Espresso as Espresso
 from jaxvae_md.label.farm import Labelled as Labelled

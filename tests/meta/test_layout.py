@@ -61,5 +61,5 @@ def test_only_programs_set_jax_config():
         calls = [ast.unparse(n.func) for n in ast.walk(tree) if isinstance(n, ast.Call)]
         return any(name.endswith("config.update") for name in calls)
 
-    programs = {"outcome.py", "make_silicon.py"}
+    programs = {"outcome.py", "make_silicon.py", "make_silicon_dft.py"}
     assert {path.name for path in MODULES if sets_config(path)} <= programs
