@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from jaxvae_md import datasets as datasets
     from jaxvae_md import fit as fit
     from jaxvae_md import generate as generate
+    from jaxvae_md import label as label
     from jaxvae_md import learn as learn
     from jaxvae_md import observables as observables
     from jaxvae_md import plot as plot
@@ -74,6 +75,7 @@ _MODULES = (
     "datasets",
     "fit",
     "generate",
+    "label",
     "learn",
     "observables",
     "plot",
