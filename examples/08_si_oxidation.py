@@ -4,7 +4,7 @@
 # Oxygen arrives at a hot Si(100) surface; an oxide forms. What is its structure, how thick is it,
 # and which of its surroundings would training data of silicon and quartz crystals not contain?
 #
-# Small mode, as CI runs it: `JAXVAE_MD_SMALL=1 python examples/08_si_oxidation.py`. A full run
+# Small mode, as CI runs it: `JAXVAE_MD_SMALL=1 python examples/08_si_oxidation.py`. A growth
 # that is stopped goes on where it was when it is started again.
 
 # %%

@@ -111,6 +111,10 @@ class LabelError(InputError):
     """Energies or forces are missing, not finite, or of another reference."""
 
 
+class LabellerError(LabelError):
+    """A labeller failed, rather than gave no label: asked again it may not."""
+
+
 class SpeciesError(InputError):
     """A chemical element that the model, the data or the labeller does not know."""
 

@@ -121,7 +121,8 @@ def grow(
 def last_deposit(out: str | Path, start: Deposit) -> Deposit:
     """What the growth in a folder has come to, to go on with in other ways.
 
-    **Arguments:** `start` as of `grow`. **Raises:** `FileError` where the folder holds no growth.
+    **Arguments:** `start` as of `grow`. **Raises:** `FileError` where the folder holds no growth,
+    `OptionError` where it is of another kind than `start`.
 
     ```python
     now = last_deposit("film", start)
@@ -146,6 +147,10 @@ def _altered(path: Path, info: dict[str, Any]) -> str | None:
 
 
 def _restored(start: Deposit, tree: dict[str, Any]) -> Deposit:
+    if as_arrays(start, start.state.neighbors.grid).keys() != tree.keys():
+        raise OptionError(
+            "the folder holds the growth of another simulator", remedy="give what it began with"
+        )
     now, grid = from_arrays(start, tree)
     if grid is None:
         return now

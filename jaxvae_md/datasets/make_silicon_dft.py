@@ -2,7 +2,7 @@
 
     python -m jaxvae_md.datasets.make_silicon_dft FOLDER
 
-Some 310 frames of five labels, and 88 held out of kinds that no label covers (amorphous silicon,
+Some 300 frames of five labels, and 88 held out of kinds that no label covers (amorphous silicon,
 other crystal phases, an interstitial), in cells of 2 to 16 atoms. Thermal and molten frames come
 from Langevin dynamics with Stillinger-Weber, and everything follows from one seed. Two processes
 of pw.x side by side take some two hours of two cores; the labels are kept in FOLDER as they come,
@@ -37,8 +37,8 @@ def main(folder: str, seed: int = 2026) -> None:
     """Writes both files of the set into the folder."""
     jax.config.update("jax_enable_x64", True)
     out = Path(folder)
-    out.mkdir(exist_ok=True)
-    structures = out / "silicon_dft.structures.extxyz"
+    out.mkdir(parents=True, exist_ok=True)
+    structures = out / f"silicon_dft.structures_{seed}.extxyz"
     if not structures.exists():
         text = frames_text(list(_frames(np.random.default_rng(seed))))
         atomic.write_bytes(structures, text.encode())

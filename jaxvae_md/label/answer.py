@@ -11,7 +11,7 @@ from jaxtyping import Float
 from tqdm import tqdm
 
 from jaxvae_md._typing import Labeller
-from jaxvae_md.errors import LabelError, WriteError
+from jaxvae_md.errors import LabelError, LabellerError, WriteError
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -40,7 +40,9 @@ def label(frames: Sequence[Atoms], labeller: Labeller, progress: bool = False) -
     out = []
     for number, atoms in enumerate(tqdm(frames, desc="label", unit="frame", disable=not progress)):
         try:
-            out.append(attached(atoms, asked(labeller, atoms)))
+            # one that changes the current folder must not move that of the run
+            with contextlib.chdir("."):
+                out.append(attached(atoms, asked(labeller, atoms)))
         except LabelError as error:
             raise error.at(frame=number) from error.__cause__
     return out
@@ -64,21 +66,23 @@ def attached(atoms: Atoms, label: Label) -> Atoms:
 
 
 def asked(labeller: Labeller, atoms: Atoms) -> Label:
-    """What a labeller says of a structure. **Raises:** `LabelError` for what is no label.
+    """What a labeller says of a structure, whose constraints it does not see.
+
+    **Raises:** `LabellerError` for one that raises, `LabelError` for what is no label.
 
     ```python
     energy, forces, stress = asked(labeller, atoms)
     ```
     """
+    free = atoms.copy()
+    free.set_constraint()
     try:
-        # one that changes the current folder must not move that of the run
-        with contextlib.chdir("."):
-            answer = labeller(atoms.copy())
+        answer = labeller(free)
     except (LabelError, WriteError):
         raise
     # one that calls sys.exit must not end the run as if it were done
     except (Exception, SystemExit) as error:
-        raise LabelError(
+        raise LabellerError(
             f"the labeller raised {type(error).__name__}: {error}",
             remedy="try it on this frame alone",
         ) from error
@@ -95,8 +99,8 @@ def checked(answer: object, num_atoms: int) -> Label:
     returned = f"a {type(answer).__name__}"
     try:
         energy, forces, *more = answer  # pyright: ignore[reportGeneralTypeIssues]
-        energy, forces = float(energy), np.asarray(forces, float)
-        stress = None if not more or more[0] is None else np.asarray(more[0], float)
+        energy, forces = float(energy), np.array(forces, float)
+        stress = None if not more or more[0] is None else np.array(more[0], float)
         right = forces.shape == (num_atoms, 3) and len(more) <= 1
         returned = f"energy {energy} and forces of shape {forces.shape}"
         if stress is not None:

@@ -6,6 +6,7 @@ import hashlib
 import os
 import re
 import shutil
+import signal
 import subprocess
 import tempfile
 from collections.abc import Mapping
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from jaxvae_md.errors import LabelError, OptionError, SpeciesError
+from jaxvae_md.errors import LabelError, LabellerError, OptionError, SpeciesError
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -23,15 +24,12 @@ PSEUDO_DIR = "/usr/share/espresso/pseudo"
 """where Debian's quantum-espresso-data puts pseudopotentials"""
 PSEUDOPOTENTIALS = {"Si": "Si.pbe-rrkj.UPF"}
 
-_FEWEST = 0.53
-"""1 / angstrom; a reciprocal vector that is shorter needs a single k-point"""
-
 
 class Espresso:
     """Energy, forces and stress of a structure by density functional theory; a labeller.
 
-    Monkhorst-Pack grids that are always shifted: along each periodic reciprocal vector b (with
-    2 pi) there are 2 ceil(|b| / 2 spacing) points, one where |b| is below .53 / angstrom. So a
+    Monkhorst-Pack grids that are always shifted: along each reciprocal vector b (with
+    2 pi) there are 2 ceil(|b| / 2 spacing) points, one where |b| is below the spacing. So a
     primitive cell of silicon has 4x4x4 points, a cubic one too, and one of 16 atoms 2x2x2: grids
     of one density, whose errors cancel between cells.
 
@@ -41,8 +39,9 @@ class Espresso:
     **Arguments:** `cutoff` of the plane waves and `smearing` (Gaussian) in Ry; `spacing` of
     k-points in 1 / angstrom; `time_limit` in seconds; `pseudopotentials` by symbol, files of
     `pseudo_dir`. **Raises:** `OptionError` where pw.x or a pseudopotential is missing; when called
-    `LabelError` for what did not converge or ran out of time, `SpeciesError`. **Source:** Giannozzi
-    et al., J. Phys. Condens. Matter 29, 465901 (2017).
+    `LabelError` for what is not periodic, did not converge or ran out of time, `LabellerError`
+    where pw.x fails, `SpeciesError`. **Source:** Giannozzi et al., J. Phys. Condens. Matter 29,
+    465901 (2017).
 
     ```python
     labeller = Espresso()
@@ -69,6 +68,8 @@ class Espresso:
                 remedy="install Quantum ESPRESSO (on Debian: apt-get install quantum-espresso "
                 "quantum-espresso-data libopenblas0-pthread)",
             )
+        # it runs in folders of its own
+        found, pseudo_dir = os.path.abspath(found), os.path.abspath(pseudo_dir)
         digests = {}
         for symbol, name in pseudopotentials.items():
             path = Path(pseudo_dir, name)
@@ -94,8 +95,8 @@ class Espresso:
             f"{symbol}: {name} {digests[symbol]}" for symbol, name in pseudopotentials.items()
         )
         self.reference = (
-            f"Quantum ESPRESSO; {of_species}; {cutoff:g} Ry; gaussian {smearing:g} Ry; "
-            f"k {spacing:g} / angstrom, shifted"
+            f"Quantum ESPRESSO {_version(found)}; {of_species}; {cutoff:g} Ry; gaussian "
+            f"{smearing:g} Ry; to {convergence:g} Ry; k {spacing:g} / angstrom, shifted"
         )
 
     def __call__(self, atoms: Atoms) -> tuple[float, np.ndarray, np.ndarray]:
@@ -107,6 +108,11 @@ class Espresso:
             raise SpeciesError(
                 f"no pseudopotential for {missing[0]}",
                 remedy=f"name one; there are some for {', '.join(self._pseudopotentials)}",
+            )
+        if not atoms.pbc.all():
+            raise LabelError(
+                f"pw.x knows periodic cells alone, and pbc is {atoms.pbc.tolist()}",
+                remedy="add vacuum, and set pbc",
             )
         grid, shift = k_grid(atoms, self._spacing)
         with tempfile.TemporaryDirectory(prefix="jaxvae_md_pw_") as folder:
@@ -124,8 +130,12 @@ class Espresso:
             output = Path(folder, "pw.out")
             self._run(folder, output)
             text = output.read_text(errors="replace")
-            if "convergence NOT achieved" in text or "JOB DONE" not in text:
-                raise LabelError(_complaint(text), remedy="look at this structure, or leave it out")
+            if "convergence NOT achieved" in text:
+                raise LabelError("pw.x did not converge", remedy="leave this structure out")
+            if "JOB DONE" not in text:
+                raise LabellerError(
+                    f"pw.x failed: {_complaint(text)}", remedy="look at this structure"
+                )
             result = read(output, format="espresso-out")
         assert not isinstance(result, list)
         stress = result.get_stress(voigt=False)
@@ -134,23 +144,30 @@ class Espresso:
     def _run(self, folder: str, output: Path) -> None:
         environment = os.environ | {"OMP_NUM_THREADS": "1"}
         try:
-            with open(output, "wb") as out:
-                subprocess.run(
+            # a group of its own: an interrupt at the terminal lets it finish, an end takes all
+            with (
+                open(output, "wb") as out,
+                subprocess.Popen(
                     [self._command, "-in", "pw.in"],
                     cwd=folder,
                     stdout=out,
                     stderr=subprocess.STDOUT,
                     env=environment,
-                    timeout=self._time_limit,
-                    check=False,
-                )
+                    start_new_session=True,
+                ) as process,
+            ):
+                try:
+                    process.wait(self._time_limit)
+                except BaseException:
+                    os.killpg(process.pid, signal.SIGKILL)
+                    raise
         except subprocess.TimeoutExpired:
             raise LabelError(
                 f"pw.x was not ready after {self._time_limit:g} s",
                 remedy="allow it more time, or leave the structure out",
             ) from None
         except OSError as error:
-            raise LabelError(
+            raise LabellerError(
                 f"pw.x cannot be started ({error.strerror})", remedy="look at the installation"
             ) from None
 
@@ -164,16 +181,22 @@ def k_grid(atoms: Atoms, spacing: float = 0.53):
     """
     lengths = 2 * np.pi * np.linalg.norm(atoms.cell.reciprocal(), axis=1)
     points = tuple(
-        1 if not periodic or length < spacing else 2 * int(np.ceil(length / (2 * spacing)))
-        for length, periodic in zip(lengths, atoms.pbc, strict=True)
+        1 if length < spacing else 2 * int(np.ceil(length / (2 * spacing))) for length in lengths
     )
     return points, tuple(int(num > 1) for num in points)
 
 
+def _version(command: str) -> str:
+    """What pw.x calls itself, by a run without input."""
+    try:
+        said = subprocess.run([command], input=b"", capture_output=True, timeout=60, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return "(unknown version)"
+    found = re.search(rb"PWSCF v\.(\S+)", said.stdout)
+    return found[1].decode() if found else "(unknown version)"
+
+
 def _complaint(text: str) -> str:
     """What pw.x says is wrong."""
-    if "convergence NOT achieved" in text:
-        return "pw.x did not converge"
     found = re.search(r"%{10,}\s*\n\s*(Error.*?)\n\s*(.*?)\n", text)
-    said = " ".join(part.strip() for part in found.groups()) if found else "it ended early"
-    return f"pw.x failed: {said}"
+    return " ".join(part.strip() for part in found.groups()) if found else "it ended early"

@@ -47,7 +47,7 @@ def calculator_labeller(make: Callable[[], Any]) -> Labeller:
     """Any calculator of ASE as the reference; stress too, where it has any.
 
     **Arguments:** `make()` returns a calculator, a new one for every structure: threads and
-    processes must not meet in one.
+    processes must not meet in one, nor in a folder, if it writes files.
 
     ```python
     energy, forces, stress = calculator_labeller(ase.calculators.emt.EMT)(atoms)

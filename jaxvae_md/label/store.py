@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import logging
@@ -38,7 +39,9 @@ def remembered(labeller: Labeller, path: str | Path) -> Labeller:
     def remember(atoms: Atoms) -> tuple[float, np.ndarray, np.ndarray | None]:
         name = fingerprint(atoms)
         if name not in known:
-            known[name] = asked(labeller, atoms)
+            # one that changes the current folder must not move that of the run
+            with contextlib.chdir("."):
+                known[name] = asked(labeller, atoms)
             store_label(path, name, known[name], reference)
         return known[name]
 
@@ -81,7 +84,7 @@ def stored_labels(path: Path, reference: str | None = None) -> dict[str, Label]:
 
 
 def store_label(path: Path, name: str, label: Label, reference: str | None = None) -> None:
-    """Adds a line to the file. **Raises:** `WriteError`.
+    """Adds a line to the file, all of it or nothing. **Raises:** `WriteError`.
 
     ```python
     store_label(Path("labels.jsonl"), fingerprint(atoms), label)
@@ -94,9 +97,14 @@ def store_label(path: Path, name: str, label: Label, reference: str | None = Non
         entry["reference"] = reference
     text = json.dumps(entry, allow_nan=False).encode()
     with atomic.writing(path), open(path, "ab") as file:
-        file.write(b"%08x %s\n" % (zlib.crc32(text), text))
-        file.flush()
-        os.fsync(file.fileno())
+        length = file.seek(0, os.SEEK_END)
+        try:
+            file.write(b"%08x %s\n" % (zlib.crc32(text), text))
+            file.flush()
+            os.fsync(file.fileno())
+        except OSError:
+            os.truncate(path, length)
+            raise
 
 
 def fingerprint(atoms: Atoms) -> str:

@@ -144,13 +144,13 @@ def _interpolate(table: Float[Array, "e m"], rows, x):
 
 
 def _whole(x: Float[Array, " n"]) -> Int[Array, " n"]:
-    """The whole part of numbers that are small and not negative, or one less where it is all.
+    """The whole part of numbers that are small, or one less where it is all; 0 for negative ones.
 
     From the bits of a sum whose last digit is one: a conversion, which asks for infinite values
     and others that do not fit, takes twice as long as the gathers after it.
     """
     form = jnp.finfo(x.dtype)
-    bits = lax.bitcast_convert_type((x - 0.5) + 2.0**form.nmant, f"int{form.bits}")
+    bits = lax.bitcast_convert_type(jnp.maximum(x - 0.5, 0) + 2.0**form.nmant, f"int{form.bits}")
     return (bits & (2**form.nmant - 1)).astype(jnp.int32)
 
 

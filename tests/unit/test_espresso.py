@@ -37,10 +37,11 @@ def test_grids_are_of_one_density(atoms, points):
     assert shift == tuple(int(num > 1) for num in points)
 
 
-def test_what_is_not_periodic_has_one_point():
+def test_what_is_not_periodic_is_refused(tmp_path):
     atoms = bulk("Si", cubic=True)
     atoms.pbc = (True, True, False)
-    assert k_grid(atoms) == ((4, 4, 1), (1, 1, 0))
+    with pytest.raises(LabelError, match="periodic cells alone"):
+        Espresso({"Si": "Si.UPF"}, **program(tmp_path, ""))(atoms)
 
 
 def test_a_missing_program_is_an_option_error_that_says_how_to_install_it():
@@ -62,6 +63,14 @@ def program(tmp_path, text: str, code: int = 0) -> dict:
     return {"command": str(path), "pseudo_dir": tmp_path}
 
 
+def test_a_folder_may_be_relative(tmp_path, monkeypatch):
+    program(tmp_path, "no input file: no-such")
+    (tmp_path / "pw.x").write_text("#!/bin/sh\ngrep pseudo_dir pw.in\n")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(LabelError, match="ended early"):
+        Espresso({"Si": "Si.UPF"}, command="./pw.x", pseudo_dir=".")(bulk("Si"))
+
+
 @pytest.mark.parametrize(
     ("said", "words"),
     [
@@ -78,7 +87,7 @@ def test_what_pw_says_is_the_reason(tmp_path, said, words):
 
 def test_a_program_that_hangs_is_ended(tmp_path):
     options = program(tmp_path, "")
-    (tmp_path / "pw.x").write_text("#!/bin/sh\nexec sleep 60\n")
+    (tmp_path / "pw.x").write_text("#!/bin/sh\n[ $# -eq 0 ] || sleep 60\n")
     with pytest.raises(LabelError, match="not ready after 1 s"):
         Espresso({"Si": "Si.UPF"}, **options, time_limit=1.0)(bulk("Si"))
 

@@ -1,5 +1,6 @@
 """Many labels at once: what is kept, what is set apart, and when it stops."""
 
+import multiprocessing
 import threading
 import time
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
@@ -9,10 +10,14 @@ import pytest
 from ase import Atoms
 from ase.build import bulk
 from ase.calculators.emt import EMT
+from ase.constraints import FixAtoms
 
 from jaxvae_md.errors import LabelError, OptionError
 from jaxvae_md.label import calculator_labeller, label_many
 from jaxvae_md.label.store import stored_labels
+
+# JAX has threads, which a fork does not survive
+SPAWN = multiprocessing.get_context("spawn")
 
 
 def copper(num: int) -> list[Atoms]:
@@ -56,7 +61,7 @@ def test_labels_are_those_of_the_labeller_in_the_order_of_frames(tmp_path, threa
 
 def test_a_calculator_labels_through_processes(tmp_path):
     frames = copper(2)
-    with ProcessPoolExecutor(1) as executor:
+    with ProcessPoolExecutor(1, mp_context=SPAWN) as executor:
         found, _ = label_many(frames, calculator_labeller(EMT), tmp_path / "labels", executor)
     frames[1].calc = EMT()
     assert found[1].get_potential_energy() == pytest.approx(frames[1].get_potential_energy())
@@ -121,7 +126,7 @@ def test_it_stops_when_too_many_fail_and_keeps_what_it_has(tmp_path, threads):
             raise ValueError("no")
         return spring(atoms)
 
-    with pytest.raises(LabelError, match="structures have no label; the last, number") as caught:
+    with pytest.raises(LabelError, match="structures have no label; the last, ") as caught:
         label_many(frames, labeller, tmp_path / "labels", threads, num_retries=0)
     assert "ValueError: no" in str(caught.value)
     assert len(stored_labels(tmp_path / "labels")) == len(spring.asked)
@@ -145,14 +150,55 @@ def test_it_stops_when_all_workers_hang(tmp_path, threads):
     end = threading.Event()
     labeller = lambda atoms: end.wait(20)
     began = time.monotonic()
-    with pytest.raises(LabelError, match="all hang"):
+    with pytest.raises(LabelError, match="all of them hang"):
         label_many(copper(4), labeller, tmp_path / "labels", threads, time_limit=0.4)
     end.set()
     assert time.monotonic() - began < 15
 
 
+def test_a_labeller_that_no_other_process_can_have_is_told_so(tmp_path):
+    with (
+        ProcessPoolExecutor(1, mp_context=SPAWN) as executor,
+        pytest.raises(LabelError, match="executor failed"),
+    ):
+        label_many(copper(1), lambda atoms: None, tmp_path / "labels", executor)
+
+
+def test_what_was_set_apart_does_not_stop_the_same_call(tmp_path, threads):
+    frames, spring = copper(6), Spring()
+    bad = frames[4].positions[0, 0]
+    labeller = lambda atoms: (np.nan, 0) if atoms.positions[0, 0] == bad else spring(atoms)
+    for _ in range(2):
+        found, rejected = label_many(frames, labeller, tmp_path / "labels", threads)
+        assert len(found) == 5 and [one.frame for one in rejected] == [4]
+    assert len(spring.asked) == 5
+
+
+def test_a_large_force_is_a_matter_of_the_call(tmp_path, threads):
+    frames, spring = copper(2), Spring()
+    options = {"path": tmp_path / "new folder" / "labels", "executor": threads}
+    assert not label_many(frames, spring, largest_force=0.1, **options).frames
+    assert len(label_many(frames, spring, **options).frames) == 2
+    assert len(label_many(frames, spring, largest_force=0.1, **options).rejected) == 2
+    assert len(spring.asked) == 2
+
+
+def test_constraints_are_not_part_of_a_label(tmp_path, threads):
+    (atoms,) = copper(1)
+    atoms.set_constraint(FixAtoms([0, 1]))
+    found, _ = label_many([atoms], calculator_labeller(EMT), tmp_path / "labels", threads)
+    assert np.abs(found[0].get_forces(apply_constraint=False)[:2]).min() > 1e-3
+
+
 @pytest.mark.parametrize(
-    "option", [{"time_limit": 0}, {"num_retries": -1}, {"failure_rate": 2}, {"largest_force": -1}]
+    "option",
+    [
+        {"time_limit": 0},
+        {"num_retries": -1},
+        {"failure_rate": 2},
+        {"largest_force": -1},
+        {"num_workers": 0},
+    ],
 )
 def test_bad_options_are_refused(tmp_path, threads, option):
     with pytest.raises(OptionError, match=next(iter(option))):

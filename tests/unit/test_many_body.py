@@ -20,7 +20,7 @@ from jaxvae_md.potentials import (
     read_tersoff,
     tersoff,
 )
-from jaxvae_md.structure import pad
+from jaxvae_md.structure import Structure, pad
 from tests import systems
 from tests.asserts import assert_close, assert_gradient
 
@@ -201,6 +201,26 @@ def test_tables_of_the_analytic_form_give_its_energy():
     ]
     assert energies[1] == pytest.approx(energies[0], rel=1e-5)
     assert energies[0] / 16 == pytest.approx(-8.7, abs=0.2)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("density", [0.0, 0.01, 0.024, 0.06, 0.1, 0.14])
+def test_tables_hold_at_their_beginning(dtype, density):
+    tables = tabulated()
+    rho = tables.drho * np.arange(tables.embedding.shape[1])
+    lines = np.stack([-1 - 2 * rho, -3 - rho])  # which cubic polynomials have exactly
+    # a density that does not depend on distance, up to the cutoff
+    flat = tables._replace(density=np.full_like(tables.density, density), embedding=lines)
+    potential = eam(flat, ("A", "B"))
+    position = np.array([[0.0, 0, 0], [3.0, 0, 0]], dtype)
+    cell = np.diag([40.0, 40, 40]).astype(dtype)
+    pbc, mask = np.zeros(3, bool), np.ones(2, bool)
+    pair = Structure(position, cell, pbc, np.array([0, 1]), mask)
+    params = jax.tree.map(lambda x: jnp.asarray(x, dtype), potential.init(None))
+    params["pair"] = 0 * params["pair"]
+    neighbors = neighbor_list(potential.cutoff).allocate(pair)
+    expected = -4 - 3 * density
+    assert_close(potential.energy(params, pair, neighbors), expected, 30 * np.finfo(dtype).eps)
 
 
 def test_tungsten_has_its_lattice_parameter_and_cohesive_energy():
