@@ -16,6 +16,9 @@ from matplotlib.figure import Figure
 
 from jaxvae_md.plot.style import legend_below, new_figure, style_axes
 
+_SHOWN = 0.98
+"""share of the atoms that a picture reaches up to"""
+
 
 class Snapshot(NamedTuple):
     """Atoms at one moment, each of a kind that has a colour."""
@@ -88,10 +91,11 @@ def film_movie(
 
 
 def _limits(snapshots: Sequence[Snapshot]) -> tuple[float, float, float, float]:
-    """What all moments take up: the cell's width, and all heights."""
+    """What all moments take up: the cell's width, and the heights without what flies above."""
     width = max(float(snapshot.cell[0, 0]) for snapshot in snapshots)
-    heights = np.concatenate([np.asarray(snapshot.position)[:, 2] for snapshot in snapshots])
-    return -1.0, width + 1.0, float(heights.min()) - 2.0, float(heights.max()) + 2.0
+    heights = [np.asarray(snapshot.position)[:, 2] for snapshot in snapshots]
+    top = max(float(np.quantile(height, _SHOWN)) for height in heights)
+    return -1.0, width + 1.0, min(float(height.min()) for height in heights) - 2.0, top + 4.0
 
 
 def _draw(ax: Axes, snapshot: Snapshot, colors: Mapping[str, str], limits) -> None:
