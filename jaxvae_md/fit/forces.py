@@ -252,7 +252,8 @@ def residuals(
     num, share = jnp.sum(frame.mask), jnp.sqrt(frame.weight)
     force = jnp.where(frame.mask[:, None], found.forces - frame.forces, 0)
     parts = [
-        (share * terms.energy / num * (found.energy - frame.energy))[None],
+        # of all members, where it is a committee
+        (share * terms.energy / num * (found.energy - frame.energy)).reshape(-1),
         (share * terms.forces / jnp.sqrt(3 * num) * force).reshape(-1),
     ]
     if terms.stress is not None:

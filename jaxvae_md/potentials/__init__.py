@@ -3,6 +3,8 @@
 from jaxvae_md.potentials.atomic_energy import atomic_energy as atomic_energy
 from jaxvae_md.potentials.atomic_energy import fit_atomic_energy as fit_atomic_energy
 from jaxvae_md.potentials.chebyshev_nn import chebyshev_nn as chebyshev_nn
+from jaxvae_md.potentials.committee import Committee as Committee
+from jaxvae_md.potentials.committee import committee as committee
 from jaxvae_md.potentials.compose import compose as compose
 from jaxvae_md.potentials.eam import ZHOU as ZHOU
 from jaxvae_md.potentials.eam import eam_zhou as eam_zhou
