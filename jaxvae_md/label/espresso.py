@@ -188,10 +188,13 @@ def k_grid(atoms: Atoms, spacing: float = 0.53):
 
 def _version(command: str) -> str:
     """What pw.x calls itself, by a run without input."""
-    try:
-        said = subprocess.run([command], input=b"", capture_output=True, timeout=60, check=False)
-    except (OSError, subprocess.TimeoutExpired):
-        return "(unknown version)"
+    with tempfile.TemporaryDirectory(prefix="jaxvae_md_pw_") as folder:
+        # it leaves files where it runs
+        options = {"cwd": folder, "input": b"", "capture_output": True, "timeout": 60}
+        try:
+            said = subprocess.run([command], check=False, **options)
+        except (OSError, subprocess.TimeoutExpired):
+            return "(unknown version)"
     found = re.search(rb"PWSCF v\.(\S+)", said.stdout)
     return found[1].decode() if found else "(unknown version)"
 

@@ -99,7 +99,8 @@ def test_a_species_without_pseudopotential_is_refused(tmp_path):
 
 
 @needs_pw
-def test_pw_labels_a_primitive_cell():
+def test_pw_labels_a_primitive_cell(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     labeller = get_labeller("qe")
     atoms = bulk("Si", a=5.47)
     atoms.positions[1] += 0.05
@@ -109,6 +110,8 @@ def test_pw_labels_a_primitive_cell():
     assert np.allclose(stress, stress.T, atol=1e-6)
     for name in (PSEUDOPOTENTIALS["Si"], "24 Ry", "k 0.53"):
         assert name in labeller.reference
+    assert "unknown" not in labeller.reference
+    assert not list(tmp_path.iterdir())
 
 
 @needs_pw
