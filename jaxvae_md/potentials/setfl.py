@@ -12,7 +12,6 @@ from jax import lax
 from jaxtyping import Float, Int
 
 from jaxvae_md._typing import Array
-from jaxvae_md.cell_grid import take
 from jaxvae_md.cutoffs import within
 from jaxvae_md.errors import FileError, SpeciesError
 from jaxvae_md.neighbors import FAR, displacements, neighbor_species
@@ -136,10 +135,12 @@ def _interpolate(table: Float[Array, "e m"], rows, x):
     """Value and slope at x, in units of the points' distance; the end's beyond the table."""
     size = table.shape[1]
     x = jnp.minimum(x, size - 1)
-    number = jnp.minimum(_whole(x), size - 2)
+    number = jnp.minimum(_whole(lax.stop_gradient(x)), size - 2)
     p = x - number
     places = rows * (size - 1) + number
-    a, b, c, d = (take(flat, places) for flat in _cubics(table))
+    bounded = {"mode": "promise_in_bounds", "wrap_negative_indices": False}
+    at = lambda flat: jnp.asarray(flat).at[places].get(**bounded)
+    a, b, c, d = map(at, _cubics(table))
     return a + p * (b + p * (c + p * d)), b + p * (2 * c + 3 * p * d)
 
 
