@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from jaxvae_md import atomic
 from jaxvae_md._typing import Labeller
-from jaxvae_md.errors import InputError, LabelError, LabellerError, OptionError
+from jaxvae_md.errors import InputError, LabelError, LabellerError, OptionError, WriteError
 from jaxvae_md.label.answer import Label, asked, attached
 from jaxvae_md.label.store import fingerprint, store_label, stored_labels
 
@@ -129,7 +129,7 @@ def label_many(
                 judge(name, error.message)
         except InputError as error:
             judge(name, error.message)
-        except OSError:
+        except WriteError:
             raise
         # what the labeller raised is an InputError: this is not its own
         except Exception as error:

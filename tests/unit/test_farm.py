@@ -12,8 +12,8 @@ from ase.build import bulk
 from ase.calculators.emt import EMT
 from ase.constraints import FixAtoms
 
-from jaxvae_md.errors import LabelError, OptionError
-from jaxvae_md.label import calculator_labeller, label_many
+from jaxvae_md.errors import LabelError, OptionError, WriteError
+from jaxvae_md.label import calculator_labeller, farm, label_many
 from jaxvae_md.label.store import stored_labels
 
 # JAX has threads, which a fork does not survive
@@ -162,6 +162,15 @@ def test_a_labeller_that_no_other_process_can_have_is_told_so(tmp_path):
         pytest.raises(LabelError, match="executor failed"),
     ):
         label_many(copper(1), lambda atoms: None, tmp_path / "labels", executor)
+
+
+def test_labels_that_cannot_be_written_are_a_write_error(tmp_path, threads, monkeypatch):
+    def full(*args):
+        raise WriteError("cannot be written (no space)")
+
+    monkeypatch.setattr(farm, "store_label", full)
+    with pytest.raises(WriteError, match="no space"):
+        label_many(copper(1), Spring(), tmp_path / "labels", threads)
 
 
 def test_what_was_set_apart_does_not_stop_the_same_call(tmp_path, threads):
