@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -16,12 +17,16 @@ from tqdm import tqdm
 
 from jaxvae_md._typing import Array, Params
 from jaxvae_md.batching import Batch
+from jaxvae_md.continuation import Continuation, Row
 from jaxvae_md.errors import InputError, RunError
 from jaxvae_md.fit.optimisers import change_by
 from jaxvae_md.fit.result import FitResult
 from jaxvae_md.neighbors import NeighborList
 from jaxvae_md.potentials.potential import Potential, energy_and_forces
 from jaxvae_md.structure import Structure
+
+Weight: TypeAlias = float | Callable[[float], float]
+"""of a term of the loss: a number, or a function of the share of the epochs done, 0 to 1"""
 
 
 class Labelled(NamedTuple):
@@ -93,10 +98,13 @@ def force_matching(
     num_steps: int = 10000,
     batch_size: int = 4,
     learning_rate: float = 3e-3,
-    energy_weight: float = 3.0,
-    stress_weight: float = 1.0,
+    energy_weight: Weight = 3.0,
+    stress_weight: Weight = 1.0,
+    held_out: Sequence[Labelled] = (),
+    patience: float = 0.25,
     optimiser: optax.GradientTransformation | None = None,
     weight_decay: float = 1e-6,
+    checkpoint: str | Path | None = None,
     progress: bool = False,
     label: str = "fit",
 ) -> FitResult:
@@ -110,12 +118,16 @@ def force_matching(
     Every update sees frames of all sizes. Parameters are kept where they make sense by
     `potential.project`.
 
-    **Arguments:** `data` from `prepare`. Everyday arguments end with `learning_rate`. `optimiser`
-    of optax, in whose place `learning_rate` and `weight_decay` say nothing; one that searches
-    along a line, as `optax.lbfgs()`, wants all frames in one update: a large `batch_size`. For
-    few parameters `least_squares` is better.
-    **Raises:** `RunError` when the loss is not finite. **Source:** Ercolessi and Adams,
-    Europhys. Lett. 26, 583 (1994).
+    **Arguments:** `data` from `prepare`. Everyday arguments end with `stress_weight`; weights may
+    be schedules. `held_out`, from `prepare` too, decides which epoch's parameters are returned, and
+    ends the fit where none of a share `patience` of the epochs has improved on the best; their loss
+    has the weights of the end. `optimiser` of optax, in whose place `learning_rate` and
+    `weight_decay` say nothing; one that searches along a line, as `optax.lbfgs()`, wants all frames
+    in one update: a large `batch_size`. For few parameters `least_squares` is better. `checkpoint`
+    a folder, written every ten epochs and removed at the end: a fit that was interrupted continues
+    from it, and ends with the same bits.
+    **Raises:** `RunError` when the loss is not finite; `OptionError` for a checkpoint of another
+    fit. **Source:** Ercolessi and Adams, Europhys. Lett. 26, 583 (1994).
 
     ```python
     result = force_matching(potential, potential.init(key), data, key=key)
@@ -125,10 +137,12 @@ def force_matching(
     updates_per_epoch = max(1, round(sum(counts) / batch_size))
     shares = [max(1, round(count / updates_per_epoch)) for count in counts]
     weights = [c / (s * sum(counts)) for c, s in zip(counts, shares, strict=True)]
-    terms = terms_of(data, energy_weight, stress_weight)
     num_epochs = max(1, round(num_steps / updates_per_epoch))
     if optimiser is None:
         optimiser = _adam(learning_rate, weight_decay, num_epochs * updates_per_epoch)
+    energy_at, stress_at = map(_schedule, (energy_weight, stress_weight))
+    unit = terms_of(data, 1.0, float(callable(stress_weight) or stress_weight > 0))
+    terms_at = lambda done: _scaled(unit, energy_at(done), stress_at(done))
 
     def loss_fn(params, picked, terms):
         of_frame = lambda frame: residuals(potential, params, frame, terms)
@@ -166,13 +180,23 @@ def force_matching(
         (params, state), losses = lax.scan(update, (params, state), rows)
         return params, state, jnp.mean(losses)
 
-    state = optimiser.init(params)
-    history = []
-    with tqdm(range(num_epochs), desc=label, unit="epoch", disable=not progress) as bar:
+    settings = [num_epochs, batch_size, learning_rate, weight_decay, patience]
+    settings += [weight(done) for weight in (energy_at, stress_at) for done in (0.05, 0.5, 1.0)]
+    continuation = Continuation(checkpoint, settings, key, (params, list(data), list(held_out)))
+    (params, state, best), history = continuation.restored((params, optimiser.init(params), params))
+    steps = range(len(history), num_epochs)
+    with tqdm(steps, desc=label, unit="epoch", disable=not progress) as bar:
         for number in bar:
+            worse_since = number - 1 - _best(history)
+            if held_out and worse_since > max(10, patience * num_epochs):
+                break
+            terms = terms_at((number + 1) / num_epochs)
             key_of_epoch = jax.random.fold_in(key, number)
             params, state, loss = epoch(params, state, list(data), terms, key_of_epoch)
-            history.append(loss)
+            last = _loss(potential, params, held_out, terms_at(1.0)) if held_out else 0.0
+            history.append((loss, last))
+            if not held_out or _best(history) == number:
+                best = params
             if number % 20 == 0 or number == num_epochs - 1:
                 bar.set_postfix(loss=f"{float(loss):.4f}")
                 if not np.isfinite(float(loss)):
@@ -180,7 +204,38 @@ def force_matching(
                         f"the fit's loss is not finite after epoch {number}; take a smaller "
                         "learning rate, or look for frames with absurd forces"
                     )
-    return FitResult(params, np.array([float(loss) for loss in history]))
+            continuation.keep((params, state, best), history)
+    continuation.remove()
+    losses, off = np.array([tuple(map(float, row)) for row in history]).T
+    return FitResult(best, losses, held_out=off if held_out else None)
+
+
+def _best(history: Sequence[Row]) -> int:
+    """The epoch of the smallest loss of the held-out frames."""
+    return int(np.argmin([held_out for _, held_out in history])) if history else 0
+
+
+def _schedule(weight: Weight) -> Callable[[float], float]:
+    return weight if callable(weight) else lambda done: weight
+
+
+def _scaled(unit: Terms, energy: float, stress: float) -> Terms:
+    """Terms with the weights of energy and stress multiplied."""
+    return unit._replace(
+        energy=unit.energy * energy**0.5,
+        stress=None if unit.stress is None else unit.stress * stress**0.5,
+    )
+
+
+def _loss(potential: Potential, params: Params, data: Sequence[Labelled], terms: Terms) -> float:
+    """Mean loss of frames."""
+    sums = [_losses(potential, params, part, terms) for part in data]
+    return float(sum(map(jnp.sum, sums))) / sum(len(part.energy) for part in data)
+
+
+@partial(jax.jit, static_argnums=0)
+def _losses(potential: Potential, params: Params, part: Labelled, terms: Terms):
+    return lax.map(lambda frame: jnp.sum(residuals(potential, params, frame, terms) ** 2), part)
 
 
 class Prediction(NamedTuple):

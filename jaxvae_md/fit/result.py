@@ -26,6 +26,8 @@ class FitResult(NamedTuple):
     """loss of each epoch (force matching by batches), or of each update"""
     covariance: Float[np.ndarray, "p p"] | None = None
     """of the parameters, flattened as by `jax.flatten_util.ravel_pytree`; where it can be had"""
+    held_out: Float[np.ndarray, " steps"] | None = None
+    """loss of the held-out frames after each epoch, where there are any"""
 
 
 def all_finite(tree: Any) -> bool:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import NamedTuple
@@ -19,8 +16,8 @@ from jaxtyping import Float
 from tqdm import tqdm
 
 from jaxvae_md._typing import Array, Params
-from jaxvae_md.checkpoint import load_checkpoint, save_checkpoint
-from jaxvae_md.errors import InputError, OptionError, RunError
+from jaxvae_md.continuation import Continuation, Row
+from jaxvae_md.errors import InputError, RunError
 from jaxvae_md.vae.loss import elbo
 from jaxvae_md.vae.model import VAE
 
@@ -77,14 +74,10 @@ def train(
     weight_of = beta if callable(beta) else lambda done: beta * min(1.0, 10 * done)
     drawn = jax.random.fold_in(key, 0)
 
-    params = model.init(drawn)
-    progress_made = _Progress(params, optimiser.init(params), params, [])
-    place = None if checkpoint is None else Path(checkpoint)
-    if place is not None:
-        settings = [num_epochs, batch_size, learning_rate, [weight_of(t) for t in (0.05, 0.5, 1)]]
-        mark = _fingerprint(settings, key, x, x_test)
-        progress_made = _continued(place, mark, progress_made)
-    params, state, best, history = progress_made
+    first = model.init(drawn)
+    settings = [num_epochs, batch_size, learning_rate, [weight_of(t) for t in (0.05, 0.5, 1)]]
+    continuation = Continuation(checkpoint, settings, key, (x, x_test))
+    (params, state, best), history = continuation.restored((first, optimiser.init(first), first))
     with tqdm(
         range(len(history), num_epochs), desc="train VAE", unit="epoch", disable=not progress
     ) as bar:
@@ -106,25 +99,13 @@ def train(
             history.append((float(on_train), on_test, np.asarray(kl)))
             if on_test == max(bound for _, bound, _ in history):
                 best = params
-            if place is not None and len(history) % _EPOCHS_BETWEEN_CHECKPOINTS == 0:
-                _save(place, mark, _Progress(params, state, best, history))
+            continuation.keep((params, state, best), history)
             bar.set_postfix(elbo=f"{on_test:.2f}")
-    if place is not None:
-        shutil.rmtree(place, ignore_errors=True)
+    continuation.remove()
     return best, History(*(np.array(column) for column in zip(*history, strict=True)))
 
 
-_EPOCHS_BETWEEN_CHECKPOINTS = 10
-
-
-class _Progress(NamedTuple):
-    params: Params
-    state: optax.OptState
-    best: Params
-    history: list[tuple[float, float, np.ndarray]]
-
-
-def _is_past(history: list[tuple[float, float, np.ndarray]], num_epochs: int) -> bool:
+def _is_past(history: Sequence[Row], num_epochs: int) -> bool:
     """Whether the bound of `x_test` has not risen for a quarter of the epochs."""
     bounds = [bound for _, bound, _ in history]
     warm = len(bounds) >= num_epochs // 10
@@ -145,38 +126,6 @@ def _checked(model: VAE, x: Float[Array, "m f"], name: str) -> Float[Array, "m f
             remedy="look at the structure that it is from",
         )
     return jnp.asarray(x, jnp.float32)
-
-
-def _fingerprint(settings: list, key: Array, *data: Float[Array, "m f"]) -> str:
-    digest = hashlib.sha256(json.dumps(settings).encode())
-    for part in (jax.random.key_data(key), *data):
-        digest.update(np.asarray(part).tobytes())
-    return digest.hexdigest()
-
-
-def _save(place: Path, mark: str, made: _Progress) -> None:
-    leaves = jax.tree.leaves(made._replace(history=[]))
-    columns = [np.array(column) for column in zip(*made.history, strict=True)]
-    tree = {f"leaf_{i}": np.asarray(leaf) for i, leaf in enumerate(leaves)}
-    tree |= {f"history_{i}": column for i, column in enumerate(columns)}
-    save_checkpoint(place, tree, {"training": mark})
-
-
-def _continued(place: Path, mark: str, start: _Progress) -> _Progress:
-    """Where the interrupted training was, or the start where there is no checkpoint."""
-    if not place.exists():
-        return start
-    found = load_checkpoint(place)
-    if found.info.get("training") != mark:
-        raise OptionError(
-            f"{place} is the checkpoint of another training",
-            remedy="give the same data, key and options, or another folder",
-        )
-    leaves, structure = jax.tree.flatten(start)
-    leaves = [jnp.asarray(found.tree[f"leaf_{i}"]) for i in range(len(leaves))]
-    on_train, on_test, kl = (found.tree[f"history_{i}"] for i in range(3))
-    history = [(float(a), float(b), c) for a, b, c in zip(on_train, on_test, kl, strict=True)]
-    return jax.tree.unflatten(structure, leaves)._replace(history=history)
 
 
 @lru_cache(maxsize=8)

@@ -1,4 +1,5 @@
-from functools import cache
+import sys
+from functools import cache, partial
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +10,7 @@ import pytest
 from jaxvae_md import fit
 from jaxvae_md.batching import batches
 from jaxvae_md.descriptors import Standardizer, chebyshev
-from jaxvae_md.errors import InputError, RunError
+from jaxvae_md.errors import InputError, OptionError, RunError
 from jaxvae_md.neighbors import neighbor_list
 from jaxvae_md.potentials import chebyshev_nn, compose, energy_and_forces, lennard_jones, stress
 from jaxvae_md.simulate import nve, rollout
@@ -332,3 +333,69 @@ def test_a_fit_that_is_never_finite_gives_back_its_start():
     result = fit.through_trajectory(loss, {"a": jnp.asarray(1.0)}, key=KEY)
     assert len(result.history) == 0
     assert float(result.params["a"]) == 1.0
+
+
+def test_weights_may_be_schedules_of_the_share_that_is_done():
+    options = {
+        "data": fit.prepare(ARGON, batches(frames(), CUTOFF), *labels(ARGON, PARAMS), tensions())
+    }
+    for name in ("energy_weight", "stress_weight"):
+        # one epoch: the whole of it is done at its end
+        scheduled = once(**options, **{name: lambda done: 0.25 + done})
+        assert_close(scheduled, once(**options, **{name: 1.25}), 1e-9)
+
+
+def network():
+    """A small network, and the prepared frames of a Lennard-Jones crystal."""
+    descriptor = chebyshev(("Ar",), CUTOFF, 3, CUTOFF, 3)
+    potential = chebyshev_nn(descriptor, Standardizer(np.zeros(8), np.ones(8)), hidden=(8,))
+    return potential, data(potential=potential)
+
+
+def test_held_out_frames_decide_which_epoch_is_returned_and_when_to_stop():
+    wrong = fit.prepare(
+        ARGON,
+        batches(frames(), CUTOFF),
+        *labels(ARGON, {**PARAMS, "sigma": 1.01 * PARAMS["sigma"]}),
+    )
+    options = {"key": KEY, "num_steps": 200, "batch_size": 5, "learning_rate": 2e-2}
+    whole = fit.force_matching(ARGON, BEGIN, data(), **options)
+    result = fit.force_matching(ARGON, BEGIN, data(), held_out=wrong, patience=0.1, **options)
+    best = int(np.argmin(result.held_out))
+    assert len(result.history) == best + 1 + 20 + 1 < len(whole.history)
+    assert whole.held_out is None
+    terms = fit.terms_of(data(), 3.0, 0.0)
+    of_frame = lambda frame: jnp.sum(fit.residuals(ARGON, result.params, frame, terms) ** 2)
+    each = jnp.concatenate([jax.vmap(of_frame)(part) for part in wrong])
+    assert_close(result.held_out[best], jnp.mean(each), 1e-9)
+
+
+def test_an_interrupted_fit_ends_with_the_same_bits(tmp_path):
+    potential, prepared = network()
+    start = potential.init(KEY)
+    options = {"key": KEY, "num_steps": 60, "batch_size": 5, "held_out": prepared[:1]}
+    whole = fit.force_matching(potential, start, prepared, **options)
+
+    place = tmp_path / "fit"
+    module = sys.modules["jaxvae_md.fit.forces"]
+    looked, loss = [], module._loss
+
+    def counted(*args):
+        looked.append(1)
+        if len(looked) == 33:
+            raise KeyboardInterrupt
+        return loss(*args)
+
+    again = partial(fit.force_matching, potential, start, checkpoint=place, **options)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "_loss", counted)
+        with pytest.raises(KeyboardInterrupt):
+            again(prepared)
+    assert place.is_dir()
+    with pytest.raises(OptionError, match="another training"):
+        again([part._replace(energy=part.energy + 1) for part in prepared])
+    resumed = again(prepared)
+    assert len(looked) == 33
+    flat = lambda result: np.concatenate([np.ravel(x) for x in jax.tree.leaves(result)])
+    assert np.array_equal(flat(resumed), flat(whole))
+    assert not place.exists()
