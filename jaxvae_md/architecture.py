@@ -11,9 +11,11 @@ import numpy as np
 from jaxvae_md.descriptors import Chebyshev, Standardizer, chebyshev
 from jaxvae_md.errors import OptionError
 from jaxvae_md.potentials import (
+    Committee,
     Potential,
     atomic_energy,
     chebyshev_nn,
+    committee,
     compose,
     lennard_jones,
 )
@@ -43,6 +45,8 @@ class Architecture:
     latent_dim: int = 8
     hidden: tuple[int, ...] = (64, 64)
     potential: Terms = "lj+nn"
+    num_members: int = 1
+    """networks of the potential; more than one are a committee, and the potential their mean"""
 
     def __post_init__(self):
         if self.potential not in TERMS:
@@ -65,9 +69,15 @@ class Architecture:
         """Atomic energies and, where it is a term, Lennard-Jones."""
         return compose(**_core_terms(self))
 
-    def network(self, standardizer: Standardizer) -> Potential:
-        """The network alone: it learns what the core leaves."""
-        return _network(self, *_hashable(standardizer))
+    def trained(self, standardizer: Standardizer) -> Potential:
+        """The network alone, which learns what the core leaves; of a committee all members."""
+        network = _network(self, *_hashable(standardizer))
+        return network.members if isinstance(network, Committee) else network
+
+    def committee(self, standardizer: Standardizer) -> Committee | None:
+        """The networks of the potential, where they are two or more."""
+        network = _network(self, *_hashable(standardizer))
+        return network if isinstance(network, Committee) else None
 
     def full(self, standardizer: Standardizer) -> Potential:
         """The whole potential.
@@ -108,16 +118,18 @@ def _hashable(standardizer: Standardizer) -> tuple[tuple[float, ...], tuple[floa
 @lru_cache
 def _network(
     architecture: Architecture, mean: tuple[float, ...], scale: tuple[float, ...]
-) -> Potential:
+) -> Potential | Committee:
     standardizer = Standardizer(np.array(mean), np.array(scale))
-    return chebyshev_nn(architecture.descriptor, standardizer, architecture.hidden)
+    one = chebyshev_nn(architecture.descriptor, standardizer, architecture.hidden)
+    return one if architecture.num_members == 1 else committee(one, architecture.num_members)
 
 
 @lru_cache
 def _full(
     architecture: Architecture, mean: tuple[float, ...], scale: tuple[float, ...]
 ) -> Potential:
-    terms = _core_terms(architecture)
+    terms = dict(_core_terms(architecture))
     if "nn" in architecture.potential:
-        terms = {**terms, "network": _network(architecture, mean, scale)}
+        network = _network(architecture, mean, scale)
+        terms["network"] = network.mean if isinstance(network, Committee) else network
     return compose(**terms)

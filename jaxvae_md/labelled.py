@@ -11,7 +11,7 @@ import numpy as np
 from jaxvae_md import io
 from jaxvae_md._typing import Labeller
 from jaxvae_md.errors import InputError, LabelError
-from jaxvae_md.label import check_same_reference
+from jaxvae_md.label import check_same_reference, reference_of
 from jaxvae_md.learn.config import Config, label_of
 from jaxvae_md.learn.state import Dataset, State, composition, frame, to_dataset
 from jaxvae_md.potentials import fit_atomic_energy
@@ -36,6 +36,15 @@ def read_labelled(
     ```
     """
     frames = io.read_frames(path)
+    try:
+        reference = reference_of(frames)
+        if reference and config.reference not in ("", reference):
+            raise LabelError(
+                f"its labels are of {reference}, those of the run's data of {config.reference}",
+                remedy="labels of two references must not be mixed: label them as the data were",
+            )
+    except InputError as error:
+        raise error.at(file=path) from None
     known = [frame(state.data.structure, i) for i in range(len(state.data.energy))]
     new, kinds = [], []
     for number, atoms in enumerate(frames):

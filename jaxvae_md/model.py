@@ -21,10 +21,11 @@ from jaxvae_md.atomic import replacing
 from jaxvae_md.checkpoint import from_tree, to_tree
 from jaxvae_md.coverage import CoverageModel
 from jaxvae_md.descriptors import Standardizer
-from jaxvae_md.errors import FileError, NewerFormatError
+from jaxvae_md.errors import FileError, NewerFormatError, OptionError
 from jaxvae_md.neighbors import NeighborList
 from jaxvae_md.options import as_plain, from_plain
 from jaxvae_md.potentials import Potential
+from jaxvae_md.potentials.committee import Spread
 from jaxvae_md.structure import Structure
 
 if TYPE_CHECKING:
@@ -86,6 +87,23 @@ class Model:
             neighbors,
         )
         return coverage_score.score(self.coverage, y)
+
+    def spread(self, structure: Structure, neighbors: NeighborList) -> Spread:
+        """How much the members of a committee differ; the list must cover `potential.cutoff`.
+
+        **Raises:** `OptionError` for a model of one network (`num_members: 4` in the options of
+        `learn` and `fit` makes four).
+
+        ```python
+        uncertain = model.spread(structure, neighbors).forces
+        ```
+        """
+        committee = self.architecture.committee(self.standardizer)
+        if committee is None:
+            raise OptionError(
+                "the model has no committee", remedy="fit one with the option num_members: 4"
+            )
+        return committee.spread(self.params["network"], structure, neighbors)
 
     def calculator(self) -> PotentialCalculator:
         """An ASE calculator: energy, forces, stress, and the novelty of each atom.

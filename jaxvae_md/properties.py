@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias, get_args
 
+import jax
+import jax.numpy as jnp
 import numpy as np
+from jax import lax
 
 from jaxvae_md import units
-from jaxvae_md._typing import Labeller
-from jaxvae_md.errors import LabelError
+from jaxvae_md._typing import Array, Labeller, Params
+from jaxvae_md.errors import LabelError, OptionError
 from jaxvae_md.label import asked
+from jaxvae_md.potentials import Potential
+from jaxvae_md.simulate import nvt_langevin, run
+from jaxvae_md.structure import from_atoms
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -20,8 +26,12 @@ _FORCE = 0.02
 """eV / angstrom, at which atoms count as relaxed"""
 
 
+Lattice: TypeAlias = Literal["diamond", "fcc", "bcc"]
+STRUCTURES: tuple[Lattice, ...] = get_args(Lattice)
+
+
 class Properties(NamedTuple):
-    """Of a crystal with the diamond structure."""
+    """Of a cubic crystal of one element."""
 
     lattice_constant: float
     """angstrom"""
@@ -31,32 +41,41 @@ class Properties(NamedTuple):
     c12: float
     c44: float
     vacancy_energy: float
-    """eV, in a cell of 16 places, relaxed at constant volume"""
+    """eV, in a cell of 16 places (diamond) or 27, relaxed at constant volume"""
     surface_energy: float
     """J / m^2, of the ideal (100) surface"""
+    shortest_pair: float = float("nan")
+    """angstrom, in a simulation of 100 ps at 2000 K (`shortest_pair`), where one was made"""
 
 
-def properties(labeller: Labeller, symbol: str = "Si", lattice_constant: float = 5.43):
-    """The properties of a diamond crystal, in small cells that a DFT code can compute too.
+def properties(
+    labeller: Labeller,
+    symbol: str = "Si",
+    lattice_constant: float = 5.43,
+    structure: Lattice = "diamond",
+) -> Properties:
+    """The properties of a cubic crystal, in small cells that a DFT code can compute too.
 
     Equation of state of Birch and Murnaghan by seven volumes; elastic constants by the curvature
-    of the energy with uniaxial, tetragonal and shear strains up to 1 %, the second atom relaxed;
-    a vacancy in 16 places; a slab of eight layers. Some seventy labels.
+    of the energy with uniaxial, tetragonal and shear strains up to 1 %, the second atom of diamond
+    relaxed; a vacancy; a slab of eight layers. Some seventy labels.
 
-    **Arguments:** `lattice_constant` in angstrom, a guess within 5 %. **Raises:** `LabelError`
-    where the energy has no minimum near the guess, and what the labeller raises.
+    **Arguments:** `lattice_constant` in angstrom, a guess. **Raises:** `LabelError` where the
+    energy has no minimum near the guess, and what the labeller raises; `OptionError`.
 
     ```python
     properties(get_labeller("sw")).c44
     ```
     """
-    from ase.build import bulk, diamond100
+    from ase import build
 
+    if structure not in STRUCTURES:
+        raise OptionError(f"structure is {structure!r}", remedy=f"give one of {STRUCTURES}")
     energy_of = lambda atoms: asked(labeller, atoms).energy
-    unit = bulk(symbol, "diamond", a=lattice_constant)
+    unit = build.bulk(symbol, structure, a=lattice_constant)
     constant, modulus = _equation_of_state(energy_of, unit, lattice_constant)
-    crystal = bulk(symbol, "diamond", a=constant)
-    each = energy_of(crystal) / 2
+    crystal = build.bulk(symbol, structure, a=constant)
+    each = energy_of(crystal) / len(crystal)
 
     uniaxial = _curvature(labeller, crystal, lambda e: np.diag([e, 0, 0]))
     tetragonal = _curvature(labeller, crystal, lambda e: np.diag([e, -e, e**2 / (1 - e**2)]))
@@ -65,11 +84,11 @@ def properties(labeller: Labeller, symbol: str = "Si", lattice_constant: float =
     )
     c11, prime = uniaxial, tetragonal / 2
 
-    places = crystal * (2, 2, 2)
+    places = crystal * (2, 2, 2) if structure == "diamond" else crystal * (3, 3, 3)
     whole = energy_of(places)
-    vacancy = _relaxed(labeller, places[1:]) - whole * 15 / 16
+    vacancy = _relaxed(labeller, places[1:]) - whole * (len(places) - 1) / len(places)
 
-    slab = diamond100(symbol, size=(1, 1, 8), a=constant, vacuum=6.0)
+    slab = getattr(build, f"{structure}100")(symbol, size=(1, 1, 8), a=constant, vacuum=6.0)
     slab.pbc = True
     area = np.linalg.norm(np.cross(*slab.cell.array[:2]))
     surface = (energy_of(slab) - len(slab) * each) / (2 * area)
@@ -79,46 +98,114 @@ def properties(labeller: Labeller, symbol: str = "Si", lattice_constant: float =
     )
 
 
+def shortest_pair(
+    potential: Potential,
+    params: Params,
+    crystal: Atoms,
+    key: Array,
+    *,
+    temperature: float = 2000.0,
+    num_steps: int = 50000,
+    dt: float = 2.0,
+    progress: bool = False,
+) -> float:
+    """The smallest distance (angstrom) of two atoms in a simulation; 0 where it blows up.
+
+    A potential that is right near its data may fall apart beyond them: atoms collapse. Looked at
+    every 20 fs of Langevin dynamics at constant volume.
+
+    **Arguments:** `crystal` to start from, some 60 atoms; `temperature` in K, `dt` in fs.
+
+    ```python
+    shortest_pair(potential, params, bulk("Si", cubic=True) * (2, 2, 2), key)
+    ```
+    """
+    every = max(1, round(20.0 / dt))
+    # single precision is enough to see atoms collapse
+    structure = _single(from_atoms(crystal, potential.species))
+    simulator = nvt_langevin(potential, dt, temperature, 0.01)
+    options = {"initial_temperature": temperature, "record_every": every, "progress": progress}
+    trajectory = run(
+        simulator, _single(params), structure, key, num_steps, label="stability", **options
+    )
+    if int(trajectory.error) or not len(trajectory.position):
+        return 0.0
+    cell = jnp.asarray(trajectory.cell[0])
+
+    @jax.jit
+    def of_frame(position):
+        apart = (position[:, None] - position) @ jnp.linalg.inv(cell)
+        apart = (apart - jnp.round(apart)) @ cell
+        square = jnp.sum(apart**2, axis=-1) + jnp.diag(jnp.full(len(position), jnp.inf))
+        return jnp.min(square)
+
+    return float(jnp.sqrt(jnp.min(lax.map(of_frame, jnp.asarray(trajectory.position)))))
+
+
+def _single(tree: Any) -> Any:
+    to = lambda leaf: np.asarray(leaf, np.float32) if np.asarray(leaf).dtype.kind == "f" else leaf
+    return jax.tree.map(to, tree)
+
+
+_ROWS = (
+    ("lattice constant (angstrom)", "lattice_constant", ".3f"),
+    ("bulk modulus (GPa)", "bulk_modulus", ".1f"),
+    ("C11 (GPa)", "c11", ".1f"),
+    ("C12 (GPa)", "c12", ".1f"),
+    ("C44 (GPa)", "c44", ".1f"),
+    ("vacancy (eV)", "vacancy_energy", ".2f"),
+    ("(100) surface (J/m^2, ideal)", "surface_energy", ".2f"),
+    ("shortest pair, 2000 K (angstrom)", "shortest_pair", ".2f"),
+)
+
+
+def table_rows(columns: Mapping[str, Properties]) -> list[list[str]]:
+    """Properties side by side: a row each, with its title first.
+
+    ```python
+    table_rows({"model": properties(labeller)})[0]  # ["lattice constant (angstrom)", "5.431"]
+    ```
+    """
+    text = lambda value, form: "-" if np.isnan(value) else format(value, form)
+    return [
+        [title, *(text(getattr(column, name), form) for column in columns.values())]
+        for title, name, form in _ROWS
+    ]
+
+
 def table(columns: Mapping[str, Properties]) -> str:
-    """Properties side by side, as text.
+    """The same as text.
 
     ```python
     print(table({"DFT": properties(Espresso()), "model": properties(labeller)}))
     ```
     """
-    rows = (
-        ("lattice constant (angstrom)", "lattice_constant", ".3f"),
-        ("bulk modulus (GPa)", "bulk_modulus", ".1f"),
-        ("C11 (GPa)", "c11", ".1f"),
-        ("C12 (GPa)", "c12", ".1f"),
-        ("C44 (GPa)", "c44", ".1f"),
-        ("vacancy (eV, 16 places)", "vacancy_energy", ".2f"),
-        ("(100) surface (J/m^2, ideal)", "surface_energy", ".2f"),
-    )
-    lines = [" " * 30 + "".join(f"{name:>12s}" for name in columns)]
-    for title, name, form in rows:
-        values = (format(getattr(column, name), form) for column in columns.values())
-        lines.append(f"{title:30s}" + "".join(f"{value:>12s}" for value in values))
-    return "\n".join(lines)
+    lines = [["", *columns], *table_rows(columns)]
+    return "\n".join(f"{one:33s}" + "".join(f"{t:>12s}" for t in others) for one, *others in lines)
 
 
 def _equation_of_state(energy_of: Callable[[Atoms], float], unit: Atoms, guess: float):
     """Lattice constant (angstrom) and bulk modulus (GPa)."""
     from ase.eos import EquationOfState
 
-    volumes, energies = [], []
-    for scale in np.linspace(0.95, 1.05, 7):
-        atoms = unit.copy()
-        atoms.set_cell(scale * unit.cell.array, scale_atoms=True)
-        volumes.append(atoms.get_volume())
-        energies.append(energy_of(atoms))
-    if np.argmin(energies) in (0, len(energies) - 1):
-        raise LabelError(
-            f"the energy has no minimum within 5 % of {guess} angstrom",
-            remedy="give another lattice constant, or look at the reference",
-        )
-    volume, _, modulus = EquationOfState(volumes, energies, eos="birchmurnaghan").fit()
-    return float((4 * volume) ** (1 / 3)), modulus / units.GIGAPASCAL
+    for _ in range(3):
+        volumes, energies = [], []
+        for scale in np.linspace(0.95, 1.05, 7):
+            atoms = unit.copy()
+            atoms.set_cell(scale * unit.cell.array, scale_atoms=True)
+            volumes.append(atoms.get_volume())
+            energies.append(energy_of(atoms))
+        lowest = int(np.argmin(energies))
+        if lowest not in (0, len(energies) - 1):
+            volume, _, modulus = EquationOfState(volumes, energies, eos="birchmurnaghan").fit()
+            length = np.cbrt(volume / unit.get_volume()) * guess
+            return float(length), modulus / units.GIGAPASCAL
+        unit.set_cell((0.95, 1.05)[lowest > 0] * unit.cell.array, scale_atoms=True)
+        guess *= (0.95, 1.05)[lowest > 0]
+    raise LabelError(
+        f"the energy has no minimum near {guess:.3g} angstrom",
+        remedy="give another lattice constant, or look at the reference",
+    )
 
 
 def _curvature(labeller: Labeller, crystal: Atoms, strain_of: Callable[[float], np.ndarray]):

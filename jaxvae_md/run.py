@@ -34,7 +34,7 @@ from jaxvae_md import atomic, io, run_folder
 from jaxvae_md._typing import Labeller
 from jaxvae_md.checkpoint import digests, from_tree, to_tree
 from jaxvae_md.errors import FileError, LabelError, OptionError
-from jaxvae_md.label import check_same_reference, remembered
+from jaxvae_md.label import check_reference, check_same_reference, remembered
 from jaxvae_md.labelled import read_labelled
 from jaxvae_md.learn import FIT_STAGES, STAGES, Config, State, next_round, start, steps
 from jaxvae_md.learn.gaps import accepted_frames
@@ -83,6 +83,7 @@ def new_run(
     run_folder.check_free(out)
     _check_labeller(config, labeller)
     state, config = start(frames, config)
+    check_reference(config.reference, labeller)
     options = {"data": data, **as_plain(config)}
     info = {"stage": "start", "records": [], "seconds": 0.0}
 
@@ -336,6 +337,8 @@ def _write_outputs(
         frames = accepted_frames(state, config)
         if state.labels is not None:
             frames = labelled_frames(state.labels, frames)
+            for atoms in frames if config.reference else ():
+                atoms.info["reference"] = config.reference
         io.write_frames(out / GENERATED, frames)
         if labeller is None:
             io.write_frames(out / TO_LABEL, frames)

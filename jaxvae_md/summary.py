@@ -19,12 +19,14 @@ from jaxvae_md.generate import rejection
 from jaxvae_md.learn import Config, State
 from jaxvae_md.learn.evaluate import LabelErrors, error_table
 from jaxvae_md.learn.gaps import ORIGINS, surroundings_of
+from jaxvae_md.learn.physics import found_properties
 from jaxvae_md.learn.potential_fit import predictions
 from jaxvae_md.learn.represent import latent_codes, reconstruction, standardized
 from jaxvae_md.learn.state import atoms_of, counts, frames_of
 from jaxvae_md.learn.trial import RECORD_EVERY
 from jaxvae_md.plot.style import finite_values
 from jaxvae_md.potentials import pair_energy
+from jaxvae_md.properties import table_rows
 from jaxvae_md.report import Picture, Section, Table, save_figure, write_report
 from jaxvae_md.simulate import Trajectory
 from jaxvae_md.vae import pca_reconstruction
@@ -61,13 +63,13 @@ def write_summary(
     info = {record["stage"]: record for record in records}
     if "simulate" not in info:
         return
-    rows = error_table(state, config, predictions(state, config))
+    table = error_table(state, config, predictions(state, config))
     write_report(
         out / "report.html",
         f"jaxvae_md: {' and '.join(config.species)}, {len(state.data.energy)} frames",
-        _sentences(state, config, rows[-1], info),
-        _facts(state, config, rows[-1], info),
-        _sections(state, config, rows, figures, info),
+        _sentences(state, config, table[-1], info),
+        _facts(state, config, table[-1], info),
+        _sections(state, config, table, figures, info),
     )
 
 
@@ -130,7 +132,7 @@ def coverage_figures(result: Assessment, out: Path) -> None:
 def _sections(
     state: State,
     config: Config,
-    rows: Sequence[LabelErrors],
+    errors: Sequence[LabelErrors],
     figures: dict[str, Figure],
     info: dict[str, Any],
 ) -> list[Section]:
@@ -177,7 +179,7 @@ def _sections(
                 for name, caption in _LEARNED.items()
                 if name in figures
             ],
-            [_error_table(rows, "force", "meV/Å"), _error_table(rows, "energy", "meV/atom")],
+            [_error_table(errors, "force", "meV/Å"), _error_table(errors, "energy", "meV/atom")],
         ),
         Section(
             "What the potential does in a simulation",
@@ -192,8 +194,16 @@ def _sections(
                 Picture(figures["md_side_by_side"], "The same simulation, different parameters."),
                 Picture(figures["rdf"], "Radial distribution functions."),
             ],
+            _property_tables(state),
         ),
     ]
+
+
+def _property_tables(state: State) -> list[Table]:
+    columns = found_properties(state)
+    if not columns:
+        return []
+    return [Table("The crystal, computed in the same way", ["", *columns], table_rows(columns))]
 
 
 def _refinement(config: Config, refined: dict[str, Any]) -> str:

@@ -9,6 +9,8 @@ from jaxvae_md.errors import FileError, OptionError
 
 EMBEDDED = "embedded-silicon"
 """what a run without a file notes as its data"""
+SETS = {EMBEDDED: "silicon", "silicon-dft": "silicon_dft"}
+"""names that stand for data of the package, and the functions of `datasets`"""
 _QUICK: dict[str, Any] = {
     "num_generated": 4,
     "vae_steps": 1500,
@@ -21,6 +23,7 @@ _QUICK: dict[str, Any] = {
     "refine_updates": 2,
     "refine_window": 20,
     "refine_replicas": 2,
+    "stability_steps": 1000,
 }
 
 
@@ -59,6 +62,6 @@ def _read(path: Path) -> dict[str, Any]:
         raise FileError(
             f"cannot be read as options ({reason})", file=path, remedy="give lines like seed: 1"
         ) from None
-    if options.get("data") not in (None, EMBEDDED):
+    if options.get("data") not in (None, *SETS):
         options["data"] = str(path.parent / str(options["data"]))
     return options

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from jaxvae_md.cli.arguments import ConfigFile, Debug, Json, Quick, Quiet, Resume, Seed, stem
-from jaxvae_md.cli.config_file import EMBEDDED, gathered
+from jaxvae_md.cli.config_file import EMBEDDED, SETS, gathered
 from jaxvae_md.cli.outcome import Result, configure_jax, refuse_with_resume, reported
 from jaxvae_md.errors import InputError, OptionError
 
@@ -28,7 +28,8 @@ def learn(
         Path | None,
         typer.Argument(
             metavar="DATA",
-            help="Frames with energy and forces (extxyz); by default embedded silicon.",
+            help="Frames with energy and forces (extxyz), or silicon-dft, the embedded set of "
+            "DFT; by default embedded silicon of Stillinger-Weber.",
         ),
     ] = None,
     out: Annotated[
@@ -63,6 +64,8 @@ def learn(
       jaxvae-md learn train.extxyz --out run
 
       jaxvae-md learn train.extxyz --labeller my_dft:label --rounds 3
+
+      jaxvae-md learn silicon-dft --labeller qe
 
       jaxvae-md learn --resume run
 
@@ -109,6 +112,9 @@ def fit(
 ) -> None:
     """Fit a potential to energies and forces: model.npz.
 
+    Finer descriptors than in learn, and four networks, which know how much they differ: the
+    options radial_order, angular_order, num_members and fit_steps.
+
     Examples:
 
       jaxvae-md fit train.extxyz
@@ -121,7 +127,10 @@ def fit(
             refuse_with_resume(data, out, potential, seed, config, quick or None)
             final = _resume(resume, "fit", None, None, progress)
             return final, _fitted(final, resume)
-        options = gathered(config, quick, seed=seed, potential=potential, labeller="none")
+        given = gathered(config, quick, seed=seed, potential=potential, labeller="none")
+        from jaxvae_md.learn import FINE
+
+        options = {**FINE, **given}
         source = data or options.get("data")
         if source is None:
             raise OptionError("no data", remedy="name the file: jaxvae-md fit DATA.extxyz")
@@ -154,10 +163,10 @@ def _new_run(
         )
     options.setdefault("labeller", "sw" if source == EMBEDDED else "none")
     config = from_plain(Config, options)
-    if source == EMBEDDED:
-        from jaxvae_md.datasets import silicon
+    if source in SETS and not Path(source).exists():
+        from jaxvae_md import datasets
 
-        frames = silicon()
+        frames = getattr(datasets, SETS[source])()
     else:
         frames = read_frames(source)
         source = str(Path(source).absolute())
@@ -205,6 +214,7 @@ def _learned(final: dict[str, Any], out: Path) -> str:
         f"VAE: R2 {final['vae_r2']:.3f} (PCA {final['pca_r2']:.3f}), "
         f"{final['active_dims']} active dimensions",
         f"generated: {final['num_generated']} structures, in {out / 'generated.extxyz'}",
+        *_physics(final),
         f"model: {out / 'model.npz'}",
         f"report: {out / 'report.html'}",
     ]
@@ -217,7 +227,23 @@ def _learned(final: dict[str, Any], out: Path) -> str:
 
 
 def _fitted(final: dict[str, Any], out: Path) -> str:
-    return f"{_errors(final)}\nmodel: {out / 'model.npz'}\nfigures: {out / 'figures'}"
+    lines = [_errors(final), *_physics(final), f"model: {out / 'model.npz'}"]
+    return "\n".join([*lines, f"figures: {out / 'figures'}"])
+
+
+def _physics(final: dict[str, Any]) -> list[str]:
+    """The table of the crystal's properties, where there is one."""
+    if "properties" not in final:
+        return []
+    from jaxvae_md.properties import Properties, table
+
+    # what is not a number is null in JSON
+    number = lambda value: float("nan") if value is None else value
+    columns = {
+        name: Properties(**{key: number(value) for key, value in column.items()})
+        for name, column in final["properties"].items()
+    }
+    return [table(columns)]
 
 
 def _errors(final: dict[str, Any]) -> str:

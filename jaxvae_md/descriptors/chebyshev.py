@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from math import isfinite, prod
 from typing import Any
 
@@ -21,7 +22,7 @@ from jax import lax
 from jaxtyping import Float, Int
 
 from jaxvae_md._typing import Array
-from jaxvae_md.descriptors.environment import Basis, columns, columns_with_rule
+from jaxvae_md.descriptors.environment import Basis, columns, columns_with_rule, sum_with_rule
 from jaxvae_md.errors import OptionError
 from jaxvae_md.neighbors import FAR, NeighborList, displacements, neighbor_species
 from jaxvae_md.structure import Structure, checked_species
@@ -121,22 +122,41 @@ class Chebyshev:
         vector = displacement.reshape(num, capacity, 3)
         weights = jnp.broadcast_to(weight, displacement.shape[:-1]).reshape(num, capacity)
         some: Callable[..., Any] = columns if self.forward_mode else columns_with_rule
-        weighted = len(self.species) > 1
+        out = _in_chunks(partial(self._of, some, self._basis), (vector, FAR), (weights, 0))
+        return out.reshape(-1, self.num_features)[:num].reshape(*batch, self.num_features)
 
-        def of(vector, weight) -> Array:
-            return some(self._basis, jnp.moveaxis(vector, -1, 0), weight if weighted else None)
+    def total(
+        self,
+        fn: Callable[[Any, Float[Array, "e f"], Int[Array, " e"]], Float[Array, " e"]],
+        args: Any,
+        structure: Structure,
+        neighbors: NeighborList,
+    ) -> Float[Array, ""]:
+        """Sum over atoms of `fn(args, descriptors, species)`, differentiable by all of it.
 
-        size = _CHUNK if jax.default_backend() == "cpu" else _CHUNK_ELSEWHERE
-        if num <= size:
-            out = of(vector, weights)
-        else:
-            extra = -num % size
-            cut = lambda array: array.reshape(-1, size, *array.shape[1:])
-            vector = jnp.concatenate([vector, jnp.full((extra, capacity, 3), FAR, vector.dtype)])
-            weights = jnp.concatenate([weights, jnp.zeros((extra, capacity), weights.dtype)])
-            out = lax.map(lambda chunk: of(*chunk), (cut(vector), cut(weights)))
-            out = out.reshape(num + extra, self.num_features)[:num]
-        return out.reshape(*batch, self.num_features)
+        With its derivative by positions in one evaluation: for the energy of a potential.
+        **Arguments:** `fn` the same object at every call, or it is compiled again.
+
+        ```python
+        energy = descriptor.total(lambda a, x, _: x @ a, jnp.ones(26), structure, neighbors)
+        ```
+        """
+        vector = displacements(structure, neighbors)
+        weight = self._weight(structure, neighbors)
+        plain = lambda basis, vector, weight, extra: jnp.sum(
+            _masked(fn, args, columns(basis, vector, weight), extra)
+        )
+        fused = lambda basis, vector, weight, extra: sum_with_rule(
+            partial(_masked, fn), basis, args, vector, weight, extra
+        )
+        some = plain if self.forward_mode else fused
+        of = lambda vector, weight, *extra: self._of(some, self._basis, vector, weight, extra)
+        arrays = (vector, FAR), (weight, 0), (structure.species, 0), (structure.mask, False)
+        return jnp.sum(_in_chunks(of, *arrays))
+
+    def _of(self, some: Callable[..., Any], basis: Basis, vector, weight, *more) -> Array:
+        weight = weight if len(self.species) > 1 else None
+        return some(basis, jnp.moveaxis(vector, -1, 0), weight, *more)
 
     @property
     def _basis(self) -> Basis:
@@ -192,6 +212,27 @@ def chebyshev(
         tuple(weights),
         forward_mode,
     )
+
+
+def _masked(fn, args, x, extra):
+    """What is not there counts nothing."""
+    species, mask = extra
+    return jnp.where(mask, fn(args, x, species), 0)
+
+
+def _in_chunks(of: Callable[..., Array], *arrays: tuple[Array, float]) -> Array:
+    """`of` arrays cut into chunks, the last one filled up with a value; stacked where several."""
+    size = _CHUNK if jax.default_backend() == "cpu" else _CHUNK_ELSEWHERE
+    num = len(arrays[0][0])
+    if num <= size:
+        return of(*(jnp.asarray(array) for array, _ in arrays))
+
+    def cut(array, value):
+        array = jnp.asarray(array)
+        rest = jnp.full((-num % size, *array.shape[1:]), value, array.dtype)
+        return jnp.concatenate([array, rest]).reshape(-1, size, *array.shape[1:])
+
+    return lax.map(lambda chunk: of(*chunk), tuple(cut(*array) for array in arrays))
 
 
 def _is_number(value: Any) -> bool:

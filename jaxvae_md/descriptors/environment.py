@@ -35,9 +35,10 @@ Arrays have the neighbors last and the Cartesian axis first, as vector units lik
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import lru_cache, partial
 from math import factorial, sqrt
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -148,9 +149,20 @@ def _evaluate(basis: Basis, vector, weight) -> tuple[Array, _Terms, list[Array]]
 
 
 def _pull_back(basis: Basis, kept, cotangent: Float[Array, "e f"]):
-    """The reverse rule."""
     vector, weight = kept
     _, terms, harmonics = _evaluate(basis, vector, weight)
+    return _pull(basis, vector, weight, terms, harmonics, cotangent)
+
+
+def _pull(
+    basis: Basis,
+    vector: Float[Array, "3 e k"],
+    weight: Float[Array, "e k"] | None,
+    terms: _Terms,
+    harmonics: list[Array],
+    cotangent: Float[Array, "e f"],
+):
+    """The reverse rule."""
     to_harmonics, to_angular = (jnp.asarray(t, vector.dtype) for t in _tables(basis.angular_order))
     slope_rho = jnp.asarray(_slopes(basis.radial_order), vector.dtype) * 2 / basis.radial_cutoff
     slope_z = jnp.asarray(_slopes(basis.angular_order), vector.dtype)
@@ -191,6 +203,47 @@ def _pull_back(basis: Basis, kept, cotangent: Float[Array, "e f"]):
 
 
 columns_with_rule.defvjp(_keep, _pull_back)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def sum_with_rule(
+    fn: Callable[[Any, Float[Array, "e f"], Any], Float[Array, " e"]],
+    basis: Basis,
+    args: Any,
+    vector: Float[Array, "3 e k"],
+    weight: Float[Array, "e k"] | None,
+    extra: Any,
+) -> Float[Array, ""]:
+    """Sum over environments of `fn(args, columns, extra)`.
+
+    Its derivative by the vectors is made beside the value, while what both need is in the cache:
+    energies and forces of a potential by one evaluation of the columns.
+
+    ```python
+    total = sum_with_rule(lambda a, x, _: x @ a, basis, jnp.ones(26), vector, None, None)
+    ```
+    """
+    return jnp.sum(fn(args, columns(basis, vector, weight), extra))
+
+
+def _sum_and_slope(fn, basis, args, vector, weight, extra):
+    out, terms, harmonics = _evaluate(basis, vector, weight)
+    of_columns = lambda out: jnp.sum(fn(args, out, extra))
+    total, cotangent = jax.value_and_grad(of_columns)(out)
+    slopes = _pull(basis, vector, weight, terms, harmonics, cotangent)
+    return total, (args, vector, weight, extra, slopes)
+
+
+def _pull_back_sum(fn, basis, kept, cotangent):
+    args, vector, weight, extra, slopes = kept
+    of_args = lambda args: jnp.sum(fn(args, columns_with_rule(basis, vector, weight), extra))
+    # where only forces are asked for, the compiler leaves this out
+    (args_bar,) = jax.vjp(of_args, args)[1](cotangent)
+    vector_bar, weight_bar = (None if s is None else cotangent * s for s in slopes)
+    return args_bar, vector_bar, weight_bar, None
+
+
+sum_with_rule.defvjp(_sum_and_slope, _pull_back_sum)
 
 
 def _channels(weight: Array | None) -> tuple[Array | float, ...]:

@@ -22,7 +22,7 @@ from jaxvae_md.errors import InputError, RunError
 from jaxvae_md.fit.optimisers import change_by
 from jaxvae_md.fit.result import FitResult
 from jaxvae_md.neighbors import NeighborList
-from jaxvae_md.potentials.potential import Potential, energy_and_forces
+from jaxvae_md.potentials.potential import Potential, energy_forces_stress
 from jaxvae_md.structure import Structure
 
 Weight: TypeAlias = float | Callable[[float], float]
@@ -239,29 +239,32 @@ def _losses(potential: Potential, params: Params, part: Labelled, terms: Terms):
 
 
 class Prediction(NamedTuple):
-    """Energies and forces of frames, in their order."""
+    """What a potential says of frames, in their order."""
 
     energy: Float[np.ndarray, " frames"]
     """eV, whole cell"""
     forces: list[Float[np.ndarray, "n 3"]]
     """eV / angstrom"""
+    stress: Float[np.ndarray, "frames 3 3"]
+    """eV / angstrom^3, tension positive"""
 
 
 def predict(potential: Potential, params: Params, data: Sequence[Batch]) -> Prediction:
-    """Energies and forces of batched frames, without their padding.
+    """Energies, forces and stresses of batched frames, without their padding.
 
     ```python
-    energy, forces = predict(potential, params, batches(structures, potential.cutoff))
+    energy, forces, stress = predict(potential, params, batches(structures, potential.cutoff))
     ```
     """
     total = sum(len(batch.frame) for batch in data)
     energy, forces = np.zeros(total), [np.empty((0, 3))] * total
+    stress = np.zeros((total, 3, 3))
     for batch in data:
-        e, f = _predict(potential, params, batch.structure, batch.neighbors)
-        energy[batch.frame] = np.asarray(e)
+        e, f, s = _predict(potential, params, batch.structure, batch.neighbors)
+        energy[batch.frame], stress[batch.frame] = np.asarray(e), np.asarray(s)
         for number, one, mask in zip(batch.frame, np.asarray(f), batch.structure.mask, strict=True):
             forces[number] = one[mask]
-    return Prediction(energy, forces)
+    return Prediction(energy, forces, stress)
 
 
 class Terms(NamedTuple):
@@ -337,5 +340,5 @@ def _rows(key: Array, count: int, share: int, num_updates: int) -> Array:
 
 @partial(jax.jit, static_argnums=0)
 def _predict(potential: Potential, params: Params, structure: Structure, neighbors: NeighborList):
-    one = lambda frame: energy_and_forces(potential.energy, params, *frame)
+    one = lambda frame: energy_forces_stress(potential.energy, params, *frame)
     return lax.map(one, (structure, neighbors))

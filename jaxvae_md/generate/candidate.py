@@ -25,8 +25,8 @@ _MULTIPLE = 32
 """of which the capacity of a neighbor list is one"""
 BATCH = 16
 """structures that are worked on side by side"""
-ENERGY_TOO_HIGH, ENERGY_TOO_LOW, KNOWN, TOO_FAR, REQUEST_MISSED, REPEATED = (
-    1 << bit for bit in range(10, 16)
+ENERGY_TOO_HIGH, ENERGY_TOO_LOW, KNOWN, TOO_FAR, REQUEST_MISSED, REPEATED, NO_LABEL = (
+    1 << bit for bit in range(10, 17)
 )
 """error bits of candidates, beside those of `errors`"""
 REASONS = {
@@ -40,6 +40,7 @@ REASONS = {
     TOO_FAR: "too far from the data",
     REQUEST_MISSED: "request not met",
     REPEATED: "like another one",
+    NO_LABEL: "no label from the reference",
 }
 
 

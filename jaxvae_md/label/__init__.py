@@ -10,5 +10,7 @@ from jaxvae_md.label.farm import label_many as label_many
 from jaxvae_md.label.labellers import calculator_labeller as calculator_labeller
 from jaxvae_md.label.labellers import get_labeller as get_labeller
 from jaxvae_md.label.labellers import potential_labeller as potential_labeller
+from jaxvae_md.label.reference import check_reference as check_reference
 from jaxvae_md.label.reference import check_same_reference as check_same_reference
+from jaxvae_md.label.reference import reference_of as reference_of
 from jaxvae_md.label.store import remembered as remembered

@@ -38,7 +38,8 @@ class Espresso:
 
     **Arguments:** `cutoff` of the plane waves and `smearing` (Gaussian) in Ry; `spacing` of
     k-points in 1 / angstrom; `time_limit` in seconds; `pseudopotentials` by symbol, files of
-    `pseudo_dir`. **Raises:** `OptionError` where pw.x or a pseudopotential is missing; when called
+    `pseudo_dir`; `num_workers` that the closed loop runs side by side, by default as many as there
+    are CPUs. **Raises:** `OptionError` where pw.x or a pseudopotential is missing; when called
     `LabelError` for what is not periodic, did not converge or ran out of time, `LabellerError`
     where pw.x fails, `SpeciesError`. **Source:** Giannozzi et al., J. Phys. Condens. Matter 29,
     465901 (2017).
@@ -58,6 +59,7 @@ class Espresso:
         smearing: float = 0.005,
         convergence: float = 1e-7,
         time_limit: float = 1800.0,
+        num_workers: int | None = None,
         command: str = "pw.x",
         pseudo_dir: str | Path = PSEUDO_DIR,
     ) -> None:
@@ -80,6 +82,7 @@ class Espresso:
                 )
             digests[symbol] = hashlib.sha256(path.read_bytes()).hexdigest()[:12]
         self._command, self._pseudo_dir, self._time_limit = found, str(pseudo_dir), time_limit
+        self.num_workers = num_workers or os.cpu_count() or 1
         self._pseudopotentials, self._spacing = dict(pseudopotentials), spacing
         self._input = {
             "control": {"calculation": "scf", "tprnfor": True, "tstress": True, "disk_io": "none"},

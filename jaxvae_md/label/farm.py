@@ -46,7 +46,7 @@ class Labelled(NamedTuple):
 def label_many(
     frames: Sequence[Atoms],
     labeller: Labeller,
-    path: str | Path,
+    path: str | Path | None,
     executor: Executor,
     *,
     num_workers: int | None = None,
@@ -62,7 +62,8 @@ def label_many(
     (eV / angstrom) is set apart with the reason, after so many retries where the labeller failed.
     Copies of the structures name the labeller's `reference`, if it has one, in `info`.
 
-    **Arguments:** `path` of the file of labels, for one process at a time; an `executor` of
+    **Arguments:** `path` of the file of labels, for one process at a time; None for a labeller that
+    is `remembered`; an `executor` of
     threads, processes, Dask, Parsl or mpi4py, which is given `num_workers` structures at a time,
     by default as many as it says that it has workers, or else as there are CPUs; `time_limit` in
     seconds for each. Whoever exceeds it keeps its worker, and to leave the executor's `with` block
@@ -87,13 +88,15 @@ def label_many(
     for name, (value, right) in options.items():
         if not right:
             raise OptionError(f"{name} is {value}", remedy="give a positive number, a rate up to 1")
-    # a labeller may change the current folder; and who cannot write shall know before it computes
-    path = Path(path).absolute()
-    with atomic.writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch()
     reference = getattr(labeller, "reference", None)
-    known = stored_labels(path, reference)
+    known: dict[str, Label] = {}
+    if path is not None:
+        # a labeller may change the current folder; who cannot write shall know before it computes
+        path = Path(path).absolute()
+        with atomic.writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch()
+        known = stored_labels(path, reference)
     names = [fingerprint(atoms) for atoms in frames]
     by_name = dict(zip(names, frames, strict=True))
     failed: dict[str, str] = {}
@@ -105,7 +108,8 @@ def label_many(
     def keep(name: str, future: Future[Label]) -> None:
         """Stores the label. **Raises:** whatever the future has in its place."""
         known[name] = future.result()
-        store_label(path, name, known[name], reference)
+        if path is not None:
+            store_label(path, name, known[name], reference)
         failed.pop(name, None)
         bar.update()
 

@@ -83,7 +83,9 @@ def get_labeller(name: str) -> Labeller | None:
         return None
     if name == "sw":
         potential = stillinger_weber()
-        return potential_labeller(potential, potential.init(jax.random.key(0)))
+        sw: Any = potential_labeller(potential, potential.init(jax.random.key(0)))
+        sw.reference = "Stillinger-Weber"
+        return sw
     if name == "qe":
         return Espresso()
     module, colon, function = name.partition(":")

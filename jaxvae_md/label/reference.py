@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,53 @@ from jaxvae_md.label.answer import label
 
 if TYPE_CHECKING:
     from ase import Atoms
+
+_log = logging.getLogger(__name__)
+
+
+def reference_of(frames: Sequence[Atoms]) -> str:
+    """The reference that made the labels, by `info["reference"]`; "" where no frame tells.
+
+    Warns where only some frames tell. **Raises:** `LabelError` for labels of two references.
+
+    ```python
+    reference_of(datasets.silicon_dft())  # "Quantum ESPRESSO 6.7; ..."
+    ```
+    """
+    names = [str(atoms.info.get("reference", "")) for atoms in frames]
+    known = sorted({name for name in names if name})
+    if len(known) > 1:
+        raise LabelError(
+            f"its label is of {known[1]}, those of other frames are of {known[0]}",
+            frame=names.index(known[1]),
+            remedy="labels of two references must not be mixed: give frames of one",
+        )
+    if known and "" in names:
+        _log.warning(
+            "%d of %d frames do not tell by which reference they were labelled; the others: %s",
+            names.count(""),
+            len(names),
+            known[0],
+        )
+    return known[0] if known else ""
+
+
+def check_reference(expected: str, labeller: Labeller | None) -> None:
+    """Refuses a labeller that calls itself otherwise than the reference of the data.
+
+    **Raises:** `LabelError`.
+
+    ```python
+    check_reference(reference_of(frames), Espresso())
+    ```
+    """
+    name = getattr(labeller, "reference", "")
+    if expected and name and expected != name:
+        raise LabelError(
+            f"the labels of the data are of {expected}, and the labeller is {name}",
+            remedy="labels of two references must not be mixed: use --labeller none, or the "
+            "labeller that made the data",
+        )
 
 
 def check_same_reference(

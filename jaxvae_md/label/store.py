@@ -45,6 +45,9 @@ def remembered(labeller: Labeller, path: str | Path) -> Labeller:
             store_label(path, name, known[name], reference)
         return known[name]
 
+    for name in ("reference", "num_workers"):
+        if hasattr(labeller, name):
+            setattr(remember, name, getattr(labeller, name))
     return remember
 
 

@@ -1,5 +1,6 @@
 """The closed loop, as pure steps over a resumable state."""
 
+from jaxvae_md.learn.config import FINE as FINE
 from jaxvae_md.learn.config import Config as Config
 from jaxvae_md.learn.loop import FIT_STAGES as FIT_STAGES
 from jaxvae_md.learn.loop import STAGES as STAGES

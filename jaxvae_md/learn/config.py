@@ -11,6 +11,7 @@ import numpy as np
 
 from jaxvae_md.architecture import TERMS, Architecture, Terms
 from jaxvae_md.errors import OptionError
+from jaxvae_md.label import reference_of
 from jaxvae_md.neighbors import host_pairs
 from jaxvae_md.structure import from_atoms, species_table
 
@@ -40,6 +41,8 @@ class Config:
     cutoff: float | None = None
     """angstrom; by default 2.55 nearest-neighbor distances"""
     hidden: tuple[int, ...] = (64, 64)
+    num_members: int = 1
+    """networks of the potential, which is their mean; two or more know how much they differ"""
     held_out: float = 0.1
     """share of the frames of each label that no fit sees"""
 
@@ -50,6 +53,9 @@ class Config:
     """of the VAE in which coverage is judged; 0 judges the pooled descriptors as they are"""
     lj_steps: int = 600
     fit_steps: int = 10000
+    energy_weight: float = 3.0
+    """of the network's fit; that of the forces is 1"""
+    stress_weight: float = 0.1
     refit_steps: int = 5000
     novelty_band: tuple[float, float] = (1.5, 4.5)
     false_alarm: float = 0.05
@@ -61,6 +67,12 @@ class Config:
     """steps of the simulation that the gradient goes through"""
     refine_replicas: int = 4
 
+    reference: str = ""
+    """which made the labels, as far as the frames tell"""
+    physics: bool = True
+    """whether a run ends with a table of the crystal's properties"""
+    stability_steps: int = 50000
+    """of 2 fs at 2000 K, in which atoms may not collapse; 0 leaves it out"""
     species: tuple[str, ...] = ()
     labels: tuple[str, ...] = ()
     nearest_distance: float | None = None
@@ -89,8 +101,19 @@ class Config:
             angular_order=self.angular_order,
             latent_dim=self.latent_dim,
             hidden=self.hidden,
+            num_members=self.num_members,
             potential=self.potential,
         )
+
+
+FINE: dict[str, Any] = {
+    "radial_order": 24,
+    "angular_order": 14,
+    "num_members": 4,
+    "fit_steps": 12000,
+}
+"""options of `jaxvae-md fit`: a potential alone may have finer descriptors than a VAE wants, and
+the time for a committee"""
 
 
 def _whole(value: Any) -> bool:
@@ -109,16 +132,20 @@ _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "a whole number, 0 or more": (
         lambda v: _whole(v) and v >= 0,
         "seed num_generated vae_copies coverage_steps radial_order angular_order refine_updates "
-        "trial_start",
+        "trial_start stability_steps",
     ),
     "a whole number, 1 or more": (
         lambda v: _whole(v) and v >= 1,
         "num_rounds latent_dim vae_steps lj_steps fit_steps refit_steps md_steps refine_window "
-        "refine_replicas",
+        "refine_replicas num_members",
     ),
     "a positive number": (
         lambda v: _number(v) and v > 0,
         "temperature cutoff time_step nearest_distance",
+    ),
+    "0 or a positive number": (
+        lambda v: _number(v) and v >= 0,
+        "energy_weight stress_weight",
     ),
     "a number between 0 and 1": (lambda v: _number(v) and 0 < v < 1, "held_out false_alarm"),
     "two numbers, the smaller first": (
@@ -130,8 +157,9 @@ _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
         "trial_reference",
     ),
     "a list of whole numbers, 1 or more": (_all(lambda v: _whole(v) and v >= 1), "hidden"),
+    "true or false": (lambda v: isinstance(v, bool), "physics"),
     "a list of texts": (_all(lambda v: isinstance(v, str)), "species labels"),
-    "a text": (lambda v: isinstance(v, str), "labeller"),
+    "a text": (lambda v: isinstance(v, str), "labeller reference"),
     f"one of {', '.join(TERMS)}": (lambda v: v in TERMS, "potential"),
 }
 """What a value must be: the test, and the options it holds for."""
@@ -156,6 +184,7 @@ def resolve(config: Config, frames: Sequence[Atoms], train: Sequence[int] | np.n
     start, reference, kelvin = _trial(frames, train)
     return replace(
         config,
+        reference=reference_of(frames),
         species=species_table(frames),
         labels=labels,
         nearest_distance=nearest,

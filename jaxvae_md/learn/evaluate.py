@@ -9,6 +9,7 @@ import numpy as np
 from jaxvae_md import fit
 from jaxvae_md._typing import Array
 from jaxvae_md.learn.config import Config
+from jaxvae_md.learn.physics import found_properties
 from jaxvae_md.learn.potential_fit import predictions
 from jaxvae_md.learn.represent import reconstruction
 from jaxvae_md.learn.state import State, counts
@@ -40,6 +41,8 @@ def evaluate(state: State, config: Config, key: Array, progress: bool) -> tuple[
         "force_mae_by_model": total.force,
         "energy_mae_by_model": total.energy,
     }
+    if state.properties:
+        info["properties"] = {k: v._asdict() for k, v in found_properties(state).items()}
     core = state.params.get("lennard_jones", {})
     for name, unit in (("sigma", "angstrom"), ("epsilon", "ev")):
         if name in core:

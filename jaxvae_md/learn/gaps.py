@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import jax
@@ -17,7 +18,8 @@ from jaxvae_md.coverage import Surroundings
 from jaxvae_md.descriptors import describe
 from jaxvae_md.errors import LabelError, RunError
 from jaxvae_md.generate import rejection
-from jaxvae_md.label import label
+from jaxvae_md.generate.candidate import NO_LABEL
+from jaxvae_md.label import label_many
 from jaxvae_md.learn.config import Config
 from jaxvae_md.learn.represent import standardized
 from jaxvae_md.learn.state import (
@@ -137,16 +139,27 @@ def _temperature(state: State, config: Config) -> float:
 def label_generated(
     state: State, config: Config, labeller: Labeller | None, progress: bool
 ) -> tuple[State, dict]:
-    """The reference's energies and forces of the accepted structures.
+    """The reference's labels of the accepted structures.
 
-    A generated structure counts as of the kind of the frame it was made from.
+    A generated structure counts as of the kind of the frame it was made from. One that the
+    reference gives no label is no longer accepted; where too many are so, the run stops.
     """
     frames = accepted_frames(state, config)
     if labeller is None or not frames:
         return state, {"num_labelled": 0}
     assert state.generated is not None
+    workers = getattr(labeller, "num_workers", 1)
     try:
-        labelled = label(frames, labeller, progress)
+        with ThreadPoolExecutor(workers) as executor:
+            labelled, rejected = label_many(
+                frames, labeller, None, executor, num_workers=workers, progress=progress
+            )
+        if not labelled:
+            raise LabelError(
+                f"none has a label; the first: {rejected[0].reason}",
+                frame=0,
+                remedy="look at the reference, and resume the run",
+            )
     except LabelError as error:
         raise RunError(
             error.message,
@@ -155,9 +168,16 @@ def label_generated(
             atom=error.atom,
             remedy=error.remedy,
         ) from error
-    kinds = state.data.kind[state.generated.start[state.generated.accepted.astype(bool)]]
-    labels = to_dataset(labelled, config)._replace(kind=kinds)
-    return state._replace(labels=labels), {"num_labelled": len(labelled)}
+    info = {"num_labelled": len(labelled), "without_label": [one.reason for one in rejected]}
+    accepted = np.nonzero(state.generated.accepted)[0]
+    refused = accepted[[one.frame for one in rejected]]
+    error, kept = state.generated.error.copy(), state.generated.accepted.copy()
+    error[refused], kept[refused] = NO_LABEL, False
+    kinds = state.data.kind[state.generated.start[kept.astype(bool)]]
+    return state._replace(
+        generated=state.generated._replace(error=error, accepted=kept),
+        labels=to_dataset(labelled, config)._replace(kind=kinds),
+    ), info
 
 
 def accepted_frames(state: State, config: Config) -> list:

@@ -12,6 +12,7 @@ from jaxvae_md._typing import Array, Labeller
 from jaxvae_md.learn.config import Config
 from jaxvae_md.learn.evaluate import evaluate
 from jaxvae_md.learn.gaps import generate, judge, label_generated
+from jaxvae_md.learn.physics import physics
 from jaxvae_md.learn.potential_fit import fit_potential, refit_potential
 from jaxvae_md.learn.represent import describe, train_vae
 from jaxvae_md.learn.state import State, resized
@@ -42,13 +43,16 @@ def stages(labeller: Labeller | None) -> dict[str, Stage]:
         "refit": refit_potential,
         "simulate": simulate,
         "refine": refine,
+        "physics": lambda state, config, key, progress: physics(
+            state, config, labeller, key, progress
+        ),
         "final": evaluate,
     }
 
 
 STAGES = tuple(stages(None))
 """The stages of a round, in order."""
-FIT_STAGES = ("describe", "fit", "judge", "final")
+FIT_STAGES = ("describe", "fit", "judge", "physics", "final")
 """Those that a plain fit needs."""
 
 

@@ -128,6 +128,7 @@ def _fit_core(
         num_steps=config.lj_steps,
         learning_rate=learning_rate,
         energy_weight=0.1,
+        stress_weight=0.0,
         progress=progress,
         label=label,
     )
@@ -148,12 +149,14 @@ def _fit_network(
 ) -> fit.FitResult:
     """Force matching of the network to what atomic energies and core leave."""
     assert state.standardizer is not None
-    potential = config.architecture.network(state.standardizer)
+    potential = config.architecture.trained(state.standardizer)
     return fit.force_matching(
         potential,
         network,
         _prepare(potential, datasets, (config.architecture.core, core)),
         key=key,
+        energy_weight=config.energy_weight,
+        stress_weight=config.stress_weight,
         num_steps=num_steps,
         learning_rate=learning_rate,
         progress=progress,
@@ -173,10 +176,10 @@ def _prepare(
     out = []
     for dataset, rows in datasets:
         parts = batched(dataset, potential.cutoff, rows)
-        energy, forces = labels_of(dataset, rows)
+        energy, forces, stress = labels_of(dataset, rows)
         if subtract is not None:
             known = fit.predict(*subtract, parts)
-            energy = energy - known.energy
+            energy, stress = energy - known.energy, stress - known.stress
             forces = [f - g for f, g in zip(forces, known.forces, strict=True)]
-        out += fit.prepare(potential, parts, energy, forces)
+        out += fit.prepare(potential, parts, energy, forces, stress)
     return out

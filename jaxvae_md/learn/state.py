@@ -13,6 +13,7 @@ from jaxvae_md._typing import Params
 from jaxvae_md.batching import Batch, batches
 from jaxvae_md.coverage import CoverageModel
 from jaxvae_md.descriptors.standardize import Standardizer
+from jaxvae_md.label.answer import Label, attached
 from jaxvae_md.learn.config import Config, label_of, resolve, split
 from jaxvae_md.simulate.engine import Trajectory
 from jaxvae_md.structure import Structure, append_zeros, from_atoms, stack, to_atoms
@@ -29,6 +30,8 @@ class Dataset(NamedTuple):
     """eV, whole cell"""
     forces: Float[np.ndarray, "frames n 3"]
     """eV / angstrom"""
+    stress: Float[np.ndarray, "frames 3 3"]
+    """eV / angstrom^3, tension positive; not a number where it is not known"""
     kind: Int[np.ndarray, " frames"]
     """index into the labels"""
 
@@ -110,6 +113,8 @@ class State(NamedTuple):
     trial: Trial | None = None
     refined: Params = None
     """the full model after the gradient through the simulation"""
+    properties: dict[str, np.ndarray] = {}
+    """of the crystal, by column: the fields of `properties.Properties`"""
     history: dict[str, np.ndarray] = {}
     """losses on the way, by name"""
 
@@ -143,8 +148,17 @@ def to_dataset(frames: Sequence[Atoms], config: Config) -> Dataset:
         structure,
         np.array([atoms.get_potential_energy() for atoms in frames]),
         forces,
+        np.array([_stress(atoms) for atoms in frames]),
         np.array([known.get(label_of(atoms), -1) for atoms in frames]),
     )
+
+
+def _stress(atoms: Atoms) -> np.ndarray:
+    """`[3, 3]`; not a number where the label has none."""
+    assert atoms.calc is not None
+    if "stress" not in atoms.calc.results or not atoms.pbc.all():
+        return np.full((3, 3), np.nan)
+    return atoms.get_stress(voigt=False)
 
 
 def resized(dataset: Dataset, size: int) -> Dataset:
@@ -203,22 +217,19 @@ def batched(dataset: Dataset, cutoff: float, rows: np.ndarray) -> list[Batch]:
     return batches([frame(dataset.structure, i) for i in rows], cutoff)
 
 
-def labels_of(dataset: Dataset, rows: np.ndarray) -> tuple[np.ndarray, list[np.ndarray]]:
-    """Energies of some frames, and their forces without padding."""
+def labels_of(
+    dataset: Dataset, rows: np.ndarray
+) -> tuple[np.ndarray, list[np.ndarray], np.ndarray]:
+    """Energies of some frames, their forces without padding, and their stresses."""
     mask = np.asarray(dataset.structure.mask)
     forces = [np.asarray(dataset.forces)[i][mask[i]] for i in rows]
-    return np.asarray(dataset.energy)[rows], forces
+    return np.asarray(dataset.energy)[rows], forces, np.asarray(dataset.stress)[rows]
 
 
 def labelled_frames(labels: Dataset, frames: Sequence[Atoms]) -> list[Atoms]:
-    """The frames with the energies and forces of a data set attached."""
-    from ase.calculators.singlepoint import SinglePointCalculator
-
-    out = []
-    for atoms, energy, forces in zip(
-        frames, *labels_of(labels, np.arange(len(frames))), strict=True
-    ):
-        copy = atoms.copy()
-        copy.calc = SinglePointCalculator(copy, energy=float(energy), forces=np.asarray(forces))
-        out.append(copy)
-    return out
+    """The frames with the labels of a data set attached."""
+    rows = labels_of(labels, np.arange(len(frames)))
+    return [
+        attached(atoms, Label(float(energy), forces, stress if np.isfinite(stress).all() else None))
+        for atoms, energy, forces, stress in zip(frames, *rows, strict=True)
+    ]

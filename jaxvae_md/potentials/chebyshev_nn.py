@@ -15,7 +15,7 @@ from jaxvae_md.descriptors.chebyshev import Chebyshev
 from jaxvae_md.descriptors.standardize import Standardizer
 from jaxvae_md.neighbors import displacements
 from jaxvae_md.perceptron import Perceptron
-from jaxvae_md.potentials.potential import Evaluation, Potential, potential
+from jaxvae_md.potentials.potential import Atomic, Evaluation, Potential, potential
 
 
 class Features(NamedTuple):
@@ -65,16 +65,21 @@ def chebyshev_nn(
         keys = jax.random.split(key, len(species))
         return {symbol: one(k) for symbol, k in zip(species, keys, strict=True)}
 
-    def total(params, z, of_species, mask):
+    def of_atoms(params, z, of_species):
         energy = jnp.zeros(z.shape[0], z.dtype)
         for number, symbol in enumerate(species):
             network = nnx.merge(graph, nnx.State(params[symbol]))
             energy = jnp.where(of_species == number, network(z)[:, 0], energy)
-        return jnp.sum(jnp.where(mask, energy, 0))
+        return energy
+
+    def total(params, z, of_species, mask):
+        return jnp.sum(jnp.where(mask, of_atoms(params, z, of_species), 0))
+
+    def atomic(params, x, of_species):
+        return of_atoms(params, standardizer.apply(x), of_species)
 
     def energy(params, structure, neighbors):
-        z = standardizer.apply(descriptor(structure, neighbors))
-        return total(params, z, structure.species, structure.mask)
+        return descriptor.total(atomic, params, structure, neighbors)
 
     def prepare(structure, neighbors):
         x, derivative = descriptor.linearise(structure, neighbors)
@@ -100,4 +105,12 @@ def chebyshev_nn(
         stress = 0.5 * (virial + virial.T) / features.volume
         return Evaluation(value, forces.at[features.neighbor].add(-pair), stress)
 
-    return potential(species, descriptor.cutoff, init, energy, prepare, predict)
+    return potential(
+        species,
+        descriptor.cutoff,
+        init,
+        energy,
+        prepare,
+        predict,
+        atomic=Atomic(descriptor, atomic),
+    )

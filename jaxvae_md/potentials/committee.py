@@ -12,7 +12,7 @@ from jaxtyping import Float
 from jaxvae_md._typing import Array, Params
 from jaxvae_md.errors import OptionError
 from jaxvae_md.neighbors import NeighborList
-from jaxvae_md.potentials.potential import Potential, energy_and_forces, potential
+from jaxvae_md.potentials.potential import Atomic, Potential, energy_and_forces, potential
 from jaxvae_md.structure import Structure
 
 
@@ -52,10 +52,21 @@ def committee(one: Potential, num: int) -> Committee:
     if num < 2:
         raise OptionError(f"a committee of {num}", remedy="take two or more")
 
+    atomic = None
+    if one.atomic is not None:
+        # the mean of what members make of descriptors that are evaluated once
+        of_member, descriptor = one.atomic.energy, one.atomic.descriptor
+        of_mean = lambda params, *atoms: jnp.mean(
+            jax.vmap(lambda member: of_member(member, *atoms))(params), axis=0
+        )
+        atomic = Atomic(descriptor, of_mean)
+
     def init(key):
         return jax.vmap(one.init)(jax.random.split(key, num))
 
     def energy(params, structure, neighbors):
+        if atomic is not None:
+            return atomic.descriptor.total(atomic.energy, params, structure, neighbors)
         each = jax.vmap(one.energy, (0, None, None))(params, structure, neighbors)
         return jnp.mean(each)
 
@@ -75,7 +86,7 @@ def committee(one: Potential, num: int) -> Committee:
     project = jax.vmap(one.project)
     common = (one.species, one.cutoff, init, energy, one.prepare)
     return Committee(
-        mean=potential(*common, predict_mean, project),
+        mean=potential(*common, predict_mean, project, atomic=atomic),
         members=potential(*common, predict, project),
         spread=spread,
     )

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Float, Int
 
 from jaxvae_md._typing import Array, Params
+from jaxvae_md.descriptors.chebyshev import Chebyshev
 from jaxvae_md.neighbors import NeighborList
 from jaxvae_md.structure import Structure
 
@@ -36,6 +37,14 @@ class Radial(NamedTuple):
     """energy (eV) that composition and volume alone decide"""
     embedding: Embedding | None = None
     """with the same coefficients"""
+
+
+class Atomic(NamedTuple):
+    """A sum over atoms of a function of their descriptors."""
+
+    descriptor: Chebyshev
+    energy: Callable[[Params, Float[Array, "e f"], Int[Array, " e"]], Float[Array, " e"]]
+    """(parameters, descriptors, species) -> eV of each atom"""
 
 
 class Evaluation(NamedTuple):
@@ -67,6 +76,8 @@ class Potential(NamedTuple):
     """the nearest parameters that make sense (sigma > 0, say); applied after every update"""
     radial: Radial | None = None
     """the same energy as a sum over pairs, where it is one"""
+    atomic: Atomic | None = None
+    """the same energy as a sum over atoms of a function of descriptors, where it is one"""
 
 
 def potential(
@@ -78,6 +89,7 @@ def potential(
     predict: Callable | None = None,
     project: Callable | None = None,
     radial: Radial | None = None,
+    atomic: Atomic | None = None,
 ) -> Potential:
     """A Potential from its energy function; what is not given follows from it.
 
@@ -102,6 +114,7 @@ def potential(
         predict=predict or by_gradient,
         project=project or (lambda params: params),
         radial=radial,
+        atomic=atomic,
     )
 
 

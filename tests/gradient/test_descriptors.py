@@ -207,3 +207,40 @@ def test_gradient_at_and_beyond_the_cutoff_is_zero(dtype):
     value, gradient = total(vector)
     assert value == 0
     assert (gradient == 0).all()
+
+
+@pytest.mark.parametrize(
+    "make", [systems.si8, lambda: pad(systems.repeated(systems.sio2(), (2, 2, 2)), 77)]
+)
+def test_the_total_of_a_function_of_descriptors_has_every_derivative(make):
+    """By arguments, positions and both: what forces, fits and fits to forces need."""
+    structure = make()
+    descriptor = descriptor_of(structure)
+    neighbors = neighbor_list(descriptor.cutoff).allocate(structure)
+    fn = lambda a, x, species: jnp.tanh(x @ a) * (1 + species)
+    args = 0.1 * jax.random.normal(jax.random.key(0), (descriptor.num_features,))
+    move = jax.random.normal(jax.random.key(1), structure.position.shape)
+    move = move * structure.mask[:, None]
+
+    def total(args, position):
+        return descriptor.total(fn, args, structure._replace(position=position), neighbors)
+
+    def plain(args, position):
+        x = descriptor(structure._replace(position=position), neighbors)
+        return jnp.sum(jnp.where(structure.mask, fn(args, x, structure.species), 0))
+
+    at = (args, jnp.asarray(structure.position))
+    assert_close(total(*at), plain(*at), 1e-12)
+    for argnum in (0, 1):
+        found, expected = (jax.grad(f, argnums=argnum)(*at) for f in (total, plain))
+        assert_close(found, expected, 1e-11)
+    along = lambda f: lambda args, position: jnp.vdot(jax.grad(f, argnums=1)(args, position), move)
+    for argnum in (0, 1):
+        found, expected = (jax.grad(along(f), argnums=argnum)(*at) for f in (total, plain))
+        assert_close(found, expected, 1e-10)
+    # forward over reverse: a product with the Hessian
+    product = lambda f: jax.jvp(lambda p: jax.grad(f, argnums=1)(args, p), at[1:], (move,))[1]
+    assert_close(product(total), product(plain), 1e-10)
+    step = 1e-5
+    ahead, behind = (total(args, at[1] + s * step * move) for s in (1, -1))
+    assert_close((ahead - behind) / (2 * step), along(total)(*at), 1e-6)

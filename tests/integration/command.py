@@ -19,7 +19,11 @@ from jaxvae_md.cli import main
 main()
 """
 COMMAND = [sys.executable, "-c", _PROGRAM]
-ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+
+
+def environment() -> dict[str, str]:
+    """As it is now: the configuration of pytest may come after this module."""
+    return {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
 
 
 def jaxvae_md(*arguments, cwd: Path) -> subprocess.CompletedProcess:
@@ -31,7 +35,7 @@ def jaxvae_md(*arguments, cwd: Path) -> subprocess.CompletedProcess:
         timeout=1200,
         check=False,
         cwd=cwd,
-        env=ENVIRONMENT,
+        env=environment(),
     )
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from jaxvae_md.checkpoint import load_checkpoint
-from tests.integration.command import COMMAND, ENVIRONMENT
+from tests.integration.command import COMMAND, environment
 from tests.integration.runs import Runs, listing, metrics, without_time
 
 
@@ -86,7 +86,7 @@ def started(arguments: list[str], cwd: Path) -> subprocess.Popen:
     return subprocess.Popen(
         [*COMMAND, *arguments],
         cwd=cwd,
-        env=ENVIRONMENT,
+        env=environment(),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -31,6 +31,7 @@ TINY = Config(
     refine_updates=1,
     refine_window=10,
     refine_replicas=1,
+    physics=False,
 )
 
 

@@ -19,9 +19,9 @@ from jaxvae_md import errors, load_model, run, run_folder
 from jaxvae_md.label import get_labeller, label
 from tests.integration.command import (
     COMMAND,
-    ENVIRONMENT,
     assert_refused,
     assert_says_refused,
+    environment,
     jaxvae_md,
 )
 from tests.integration.kills import learn_is_killed, md_is_killed, started
@@ -43,7 +43,13 @@ def test_json_is_one_object_on_stdout_and_equals_the_last_line(runs, here):
 def test_without_a_terminal_progress_is_a_line_a_stage(here, tmp_path):
     done = jaxvae_md("fit", "--config", here / "options.yaml", "--out", tmp_path / "f", cwd=here)
     lines = done.stderr.splitlines()
-    assert [line.split(":")[0] for line in lines] == ["describe", "fit", "judge", "final"]
+    assert [line.split(":")[0] for line in lines] == [
+        "describe",
+        "fit",
+        "judge",
+        "physics",
+        "final",
+    ]
     assert "held-out errors" in done.stdout
 
 
@@ -401,7 +407,7 @@ def test_a_full_disk_is_reported_before_anything_is_said_to_be_saved(here, tmp_p
     learn = ["learn", "--config", str(here / "options.yaml"), "--labeller", "sw", "--out", "full"]
     done = subprocess.run(
         ["bash", "-c", 'ulimit -f 60; exec "$@"', "bash", *COMMAND, *learn],
-        cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True, timeout=500, check=False,
+        cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=500, check=False,
     )  # fmt: skip
     assert done.returncode == 1, done.stderr
     assert done.stdout == ""

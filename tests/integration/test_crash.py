@@ -4,7 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.integration.command import ENVIRONMENT
+from tests.integration.command import environment
 
 
 def test_nothing_committed_is_lost_wherever_the_process_dies(tmp_path):
@@ -12,7 +12,7 @@ def test_nothing_committed_is_lost_wherever_the_process_dies(tmp_path):
     done = subprocess.run(
         [sys.executable, script],
         cwd=tmp_path,
-        env=ENVIRONMENT,
+        env=environment(),
         capture_output=True,
         text=True,
         timeout=500,

@@ -30,6 +30,7 @@ STAGES = [
     "refit",
     "simulate",
     "refine",
+    "physics",
     "final",
 ]
 FINAL = {

@@ -27,6 +27,7 @@ def full_state() -> State:
         stack([systems.si8(), systems.bcc()]),
         np.array([1.0, 2.0]),
         np.ones((2, 8, 3)),
+        np.full((2, 3, 3), np.nan),
         np.array([0, 1]),
     )
     references = References(np.ones((2, 3, 4)), np.ones((2, 3), bool))
@@ -52,7 +53,7 @@ def assert_same(a, b):
     for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
         x, y = np.asarray(x), np.asarray(y)
         assert x.dtype == y.dtype
-        assert np.array_equal(x, y)
+        assert np.array_equal(x, y, equal_nan=x.dtype.kind == "f")
 
 
 def test_a_checkpoint_gives_back_the_state(tmp_path):

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from ase.build import bulk
 
 from jaxvae_md import datasets, fit
 from jaxvae_md.batching import batches
@@ -84,3 +85,22 @@ def test_one_fit_trains_each_member_as_a_fit_of_its_own(frames, network):
 def test_one_member_is_no_committee(network):
     with pytest.raises(OptionError, match="committee of 1"):
         committee(network, 1)
+
+
+@pytest.mark.parametrize("num", [40, 150])
+def test_a_committee_evaluates_descriptors_once_and_is_the_mean(network, num):
+    """In one chunk of environments, and in several of which the last is not full."""
+    times = {40: (2, 2, 5), 150: (3, 5, 5)}[num]
+    structure = from_atoms(bulk("Si") * times, ("Si",))
+    assert len(structure.mask) == num
+    noise = np.random.default_rng(0).normal(0, 0.1, structure.position.shape)
+    structure = structure._replace(position=structure.position + noise)
+    neighbors = neighbor_list(network.cutoff).allocate(structure)
+    group = committee(network, 3)
+    params = group.mean.init(jax.random.key(1))
+    assert group.mean.atomic.descriptor is network.atomic.descriptor
+    find = jax.jit(lambda p, f: energy_and_forces(f, p, structure, neighbors), static_argnums=1)
+    energy, forces = find(params, group.mean.energy)
+    each = [find(member(params, k), network.energy) for k in range(3)]
+    assert_close(energy, np.mean([e for e, _ in each]), 1e-6)
+    assert_close(forces, np.mean([f for _, f in each], axis=0), 1e-5)

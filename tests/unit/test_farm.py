@@ -13,7 +13,7 @@ from ase.calculators.emt import EMT
 from ase.constraints import FixAtoms
 
 from jaxvae_md.errors import LabelError, OptionError, WriteError
-from jaxvae_md.label import calculator_labeller, farm, label_many
+from jaxvae_md.label import calculator_labeller, farm, label_many, remembered
 from jaxvae_md.label.store import stored_labels
 
 # JAX has threads, which a fork does not survive
@@ -212,3 +212,13 @@ def test_constraints_are_not_part_of_a_label(tmp_path, threads):
 def test_bad_options_are_refused(tmp_path, threads, option):
     with pytest.raises(OptionError, match=next(iter(option))):
         label_many(copper(1), Spring(), tmp_path / "labels", threads, **option)
+
+
+def test_a_labeller_that_remembers_needs_no_file(tmp_path, threads):
+    spring = Spring()
+    labeller = remembered(spring, tmp_path / "labels")
+    for _ in range(2):
+        found, _ = label_many(copper(4), labeller, None, threads)
+        assert [atoms.info["reference"] for atoms in found] == ["springs"] * 4
+    assert len(spring.asked) == 4
+    assert len(stored_labels(tmp_path / "labels", "springs")) == 4

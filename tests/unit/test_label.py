@@ -10,10 +10,12 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from jaxvae_md import datasets, errors
 from jaxvae_md.errors import LabelError, WriteError
 from jaxvae_md.label import (
+    check_reference,
     check_same_reference,
     get_labeller,
     label,
     potential_labeller,
+    reference_of,
     remembered,
 )
 from jaxvae_md.neighbors import neighbor_list
@@ -345,3 +347,34 @@ def test_what_is_no_label_is_not_remembered(tmp_path):
 def test_labels_that_cannot_be_written_are_an_error(tmp_path):
     with file_size_limit(100), pytest.raises(WriteError):
         label(several(), remembered(awkward, tmp_path / "labels.jsonl"))
+
+
+def test_frames_of_two_references_are_refused(silicon, caplog):
+    frames = [atoms.copy() for atoms in silicon[:3]]
+    assert reference_of(frames) == get_labeller("sw").reference
+    for atoms in frames:
+        del atoms.info["reference"]
+    assert reference_of(frames) == ""
+    frames[1].info["reference"] = "a code"
+    assert reference_of(frames) == "a code"
+    assert "2 of 3 frames do not tell" in caplog.text
+    frames[2].info["reference"] = "another code"
+    with pytest.raises(
+        LabelError, match="is of another code, those of other frames are of a code"
+    ) as caught:
+        reference_of(frames)
+    assert caught.value.frame == 2
+
+
+def test_a_labeller_of_another_name_is_refused(sw):
+    class Named:
+        reference = "a code"
+
+        def __call__(self, atoms):
+            return sw(atoms)
+
+    check_reference("a code", Named())
+    check_reference("", Named())
+    check_reference("another code", lambda atoms: sw(atoms))
+    with pytest.raises(LabelError, match="are of another code, and the labeller is a code"):
+        check_reference("another code", Named())

@@ -2,6 +2,7 @@
 
 import json
 import zipfile
+from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +14,7 @@ from jaxvae_md.model import Model, load_model, save_model
 from jaxvae_md.neighbors import neighbor_list
 from jaxvae_md.potentials import energy_and_forces
 from jaxvae_md.structure import from_atoms
+from tests.asserts import assert_close
 from tests.disk import file_size_limit
 from tests.models import frames, made
 
@@ -84,6 +86,29 @@ def test_novelty_is_the_coverage_score_of_every_atom(saved):
     found = atoms.calc.get_property("novelty", atoms)
     assert np.abs(found - expected).max() < 1e-8
     assert (found > float(one.coverage.threshold)).any()
+
+
+def test_a_committee_knows_how_much_its_members_differ(saved, tmp_path):
+    one = made()
+    with pytest.raises(errors.OptionError, match="num_members: 4"):
+        one.spread(None, None)
+    architecture = replace(one.architecture, num_members=3)
+    params = architecture.full(one.standardizer).init(jax.random.key(2))
+    save_model(tmp_path / "model.npz", replace(one, architecture=architecture, params=params))
+    model = load_model(tmp_path / "model.npz")
+    structure = from_atoms(frames()[3], ("Si",))
+    neighbors = neighbor_list(model.potential.cutoff).allocate(structure)
+    forces = []
+    for number in range(3):
+        network = jax.tree.map(lambda leaf, i=number: leaf[i], params["network"])
+        found = energy_and_forces(
+            one.potential.energy, {**params, "network": network}, structure, neighbors
+        )
+        forces.append(np.asarray(found[1]))
+    spread = model.spread(structure, neighbors)
+    assert_close(spread.forces, np.sqrt(np.var(forces, axis=0, ddof=1).sum(axis=1)), 1e-4)
+    mean = energy_and_forces(model.potential.energy, params, structure, neighbors)[1]
+    assert_close(mean, np.mean(forces, axis=0), 1e-5)
 
 
 def test_jax_md_gets_its_pair(saved):

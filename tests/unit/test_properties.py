@@ -6,13 +6,13 @@ import pytest
 from ase.build import bulk
 
 from jaxvae_md import units
-from jaxvae_md.errors import LabelError
-from jaxvae_md.label import get_labeller
+from jaxvae_md.errors import LabelError, OptionError
+from jaxvae_md.label import get_labeller, potential_labeller
 from jaxvae_md.neighbors import neighbor_list
 from jaxvae_md.observables import elastic_constants
-from jaxvae_md.potentials import stillinger_weber
+from jaxvae_md.potentials import lennard_jones, stillinger_weber
 from jaxvae_md.potentials.stillinger_weber import SILICON
-from jaxvae_md.properties import Properties, properties, table
+from jaxvae_md.properties import Properties, _equation_of_state, properties, shortest_pair, table
 from jaxvae_md.structure import from_atoms
 
 
@@ -46,13 +46,43 @@ def test_a_vacancy_costs_less_than_its_four_bonds(found):
 
 
 def test_a_guess_that_is_far_off_is_refused():
-    with pytest.raises(LabelError, match="no minimum within 5 % of 6"):
-        properties(get_labeller("sw"), lattice_constant=6.0)
+    with pytest.raises(LabelError, match="no minimum near"):
+        properties(get_labeller("sw"), lattice_constant=9.0)
+    with pytest.raises(OptionError, match="structure is 'hcp'"):
+        properties(get_labeller("sw"), structure="hcp")
+
+
+def test_a_guess_may_be_one_of_ten_percent(found):
+    sw = get_labeller("sw")
+    energy_of = lambda atoms: sw(atoms)[0]
+    constant, _ = _equation_of_state(energy_of, bulk("Si", a=6.0), 6.0)
+    assert constant == pytest.approx(found.lattice_constant, abs=2e-3)
+
+
+def test_metals_too():
+    """Lennard-Jones crystals are face-centered, and a pair potential has C12 = C44."""
+    argon = lennard_jones(("Ar",), 8.5, 3.4, 0.0103)
+    found = properties(potential_labeller(argon, argon.init(None)), "Ar", 5.2, "fcc")
+    assert found.c12 == pytest.approx(found.c44, rel=0.02)
+    assert found.c11 > found.c12 > 0
+    # six of twelve bonds at most, each shared by two atoms
+    assert 6 * 0.0103 / 1.1 < found.vacancy_energy < 9 * 0.0103
+
+
+def test_the_shortest_pair_of_a_simulation():
+    argon = lennard_jones(("Ar",), 5.0, 3.4, 0.0103)
+    crystal = bulk("Ar", a=5.3, cubic=True) * (2, 2, 2)
+    options = {"key": jax.random.key(0), "temperature": 60.0, "num_steps": 200}
+    shortest = lambda params: shortest_pair(argon, params, crystal, **options)
+    params = argon.init(None)
+    assert 3.1 < shortest(params) < 3.6
+    assert shortest({**params, "epsilon": -1e3 * params["epsilon"]}) < 1.0
 
 
 def test_a_table_has_a_column_each():
     one = Properties(*np.arange(7.0))
     lines = table({"reference": one, "model": one._replace(c44=55.5)}).splitlines()
     assert lines[0].split() == ["reference", "model"]
-    assert len(lines) == 8
+    assert len(lines) == 9
+    assert lines[-1].split()[-2:] == ["-", "-"]
     assert next(line for line in lines if line.startswith("C44")).split()[-2:] == ["4.0", "55.5"]
