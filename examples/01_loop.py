@@ -37,6 +37,7 @@ if SMALL:
         labeller="sw", num_generated=3, vae_steps=800, vae_copies=1, coverage_steps=300,
         lj_steps=150, fit_steps=1000,
         refit_steps=300, md_steps=200, refine_updates=1, refine_window=10, refine_replicas=1,
+        stability_steps=500,
     )  # fmt: skip
 state, config = learn.start(frames, options)
 print(f"{len(state.train)} training frames, {len(state.test)} held out, cutoff {config.cutoff} Å")
@@ -80,8 +81,20 @@ for name, figure in run_figures(state, config).items():
 errors = info["final"]["force_mae_by_model"]
 print({model: f"{value:.0f} meV/Å" for model, value in errors.items()})
 
+# %% [markdown]
+# What the crystal is like, by the learned potential and by the reference, computed in the same way.
+
+# %%
+from jaxvae_md.learn.physics import found_properties
+from jaxvae_md.properties import table
+
+columns = found_properties(state)
+print(table(columns))
+
 # %%
 assert info["final"]["active_dims"] == config.latent_dim
 assert errors["learned"] < 0.6 * errors["LJ alone"]
 assert info["simulate"]["rdf_rmse_learned"] < 0.2 * info["simulate"]["rdf_rmse_unlearned"]
+lattice = [column.lattice_constant for column in columns.values()]
+assert len(lattice) == 2 and abs(lattice[0] - lattice[1]) < 0.05
 assert len(generated) == info["final"]["num_generated"] > 0

@@ -76,6 +76,8 @@ class Architecture:
 
     def committee(self, standardizer: Standardizer) -> Committee | None:
         """The networks of the potential, where they are two or more."""
+        if "nn" not in self.potential:
+            return None
         network = _network(self, *_hashable(standardizer))
         return network if isinstance(network, Committee) else None
 

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxvae_md._typing import Array
-from jaxvae_md.checkpoint import load_checkpoint, save_checkpoint
+from jaxvae_md.checkpoint import MANIFEST, load_checkpoint, save_checkpoint
 from jaxvae_md.errors import OptionError
 
 T = TypeVar("T")
@@ -42,6 +42,7 @@ class Continuation:
         self._mark = ""
         if self._place is not None:
             digest = hashlib.sha256(json.dumps(settings).encode())
+            digest.update(str(jax.tree.structure(data)).encode())
             for leaf in jax.tree.leaves((jax.random.key_data(key), data)):
                 array = np.asarray(leaf)
                 digest.update(f"{array.dtype.str} {array.shape}".encode())
@@ -54,7 +55,8 @@ class Continuation:
         **Raises:** `OptionError` for the checkpoint of another training; `FileError` for a damaged
         one.
         """
-        if self._place is None or not self._place.exists():
+        # without its manifest it is what a kill left of one that was being removed
+        if self._place is None or not (self._place / MANIFEST).exists():
             return start, []
         found = load_checkpoint(self._place)
         if found.info.get("training") != self._mark:
@@ -63,6 +65,11 @@ class Continuation:
                 remedy="give the same data, key and options, or another folder",
             )
         leaves, structure = jax.tree.flatten(start)
+        if found.info["shapes"] != _shapes(leaves):
+            raise OptionError(
+                f"{self._place} is the checkpoint of another optimiser",
+                remedy="give the same one, or another folder",
+            )
         leaves = [jnp.asarray(found.tree[f"leaf_{i}"]) for i in range(len(leaves))]
         columns = [found.tree[f"history_{i}"] for i in range(found.info["columns"])]
         rows = list(zip(*columns, strict=True))
@@ -75,9 +82,16 @@ class Continuation:
         tree = {f"leaf_{i}": np.asarray(leaf) for i, leaf in enumerate(jax.tree.leaves(made))}
         columns = [np.array(column) for column in zip(*rows, strict=True)]
         tree |= {f"history_{i}": column for i, column in enumerate(columns)}
-        save_checkpoint(self._place, tree, {"training": self._mark, "columns": len(columns)})
+        info = {"training": self._mark, "columns": len(columns)}
+        save_checkpoint(self._place, tree, info | {"shapes": _shapes(jax.tree.leaves(made))})
 
     def remove(self) -> None:
         """At the end of the training nothing is left of it."""
         if self._place is not None:
+            # first what makes it a checkpoint
+            (self._place / MANIFEST).unlink(missing_ok=True)
             shutil.rmtree(self._place, ignore_errors=True)
+
+
+def _shapes(leaves: Sequence[Any]) -> list[list[int]]:
+    return [list(np.shape(leaf)) for leaf in leaves]

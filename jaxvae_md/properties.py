@@ -45,7 +45,8 @@ class Properties(NamedTuple):
     surface_energy: float
     """J / m^2, of the ideal (100) surface"""
     shortest_pair: float = float("nan")
-    """angstrom, in a simulation of 100 ps at 2000 K (`shortest_pair`), where one was made"""
+    """angstrom, in a simulation at 2000 K (`shortest_pair`), of 100 ps by default; not a number
+    where none was made"""
 
 
 def properties(
@@ -120,7 +121,9 @@ def shortest_pair(
     shortest_pair(potential, params, bulk("Si", cubic=True) * (2, 2, 2), key)
     ```
     """
-    every = max(1, round(20.0 / dt))
+    if num_steps < 1:
+        raise OptionError(f"num_steps is {num_steps}", remedy="give 1 or more")
+    every = min(num_steps, max(1, round(20.0 / dt)))
     # single precision is enough to see atoms collapse
     structure = _single(from_atoms(crystal, potential.species))
     simulator = nvt_langevin(potential, dt, temperature, 0.01)
@@ -188,6 +191,7 @@ def _equation_of_state(energy_of: Callable[[Atoms], float], unit: Atoms, guess: 
     """Lattice constant (angstrom) and bulk modulus (GPa)."""
     from ase.eos import EquationOfState
 
+    first = guess
     for _ in range(3):
         volumes, energies = [], []
         for scale in np.linspace(0.95, 1.05, 7):
@@ -197,13 +201,19 @@ def _equation_of_state(energy_of: Callable[[Atoms], float], unit: Atoms, guess: 
             energies.append(energy_of(atoms))
         lowest = int(np.argmin(energies))
         if lowest not in (0, len(energies) - 1):
-            volume, _, modulus = EquationOfState(volumes, energies, eos="birchmurnaghan").fit()
+            try:
+                volume, _, modulus = EquationOfState(volumes, energies, eos="birchmurnaghan").fit()
+            except (RuntimeError, ValueError) as error:
+                raise LabelError(
+                    f"no equation of state fits the energies near {guess:.3g} angstrom ({error})",
+                    remedy="look at the reference",
+                ) from error
             length = np.cbrt(volume / unit.get_volume()) * guess
             return float(length), modulus / units.GIGAPASCAL
         unit.set_cell((0.95, 1.05)[lowest > 0] * unit.cell.array, scale_atoms=True)
         guess *= (0.95, 1.05)[lowest > 0]
     raise LabelError(
-        f"the energy has no minimum near {guess:.3g} angstrom",
+        f"the energy has no minimum near {first:.3g} angstrom",
         remedy="give another lattice constant, or look at the reference",
     )
 

@@ -32,7 +32,7 @@ import numpy as np
 
 from jaxvae_md import atomic, io, run_folder
 from jaxvae_md._typing import Labeller
-from jaxvae_md.checkpoint import digests, from_tree, to_tree
+from jaxvae_md.checkpoint import digests, to_tree
 from jaxvae_md.errors import FileError, LabelError, OptionError
 from jaxvae_md.label import check_reference, check_same_reference, remembered
 from jaxvae_md.labelled import read_labelled
@@ -40,7 +40,7 @@ from jaxvae_md.learn import FIT_STAGES, STAGES, Config, State, next_round, start
 from jaxvae_md.learn.gaps import accepted_frames
 from jaxvae_md.learn.gaps import generate as generate_stage
 from jaxvae_md.learn.loop import stage_key
-from jaxvae_md.learn.state import labelled_frames
+from jaxvae_md.learn.state import labelled_frames, restored
 from jaxvae_md.model import MODEL, Model, save_model
 from jaxvae_md.options import as_plain, from_plain
 from jaxvae_md.run_folder import RunFolder
@@ -126,8 +126,9 @@ def continue_in(
 ) -> dict[str, Any]:
     """`resume` in a folder that is open already."""
     tree, info = folder.last()
-    state, config = from_tree(State, tree), config_in(folder)
+    state, config = restored(tree), config_in(folder)
     _check_labeller(config, labeller)
+    check_reference(config.reference, labeller)
     if labeller is not None:
         labeller = remembered(labeller, folder.path / LABELS)
     if labelled is not None:
@@ -173,7 +174,7 @@ def finished_state(run: str | Path) -> tuple[State, Config]:
         tree, info = folder.last()
         if info["stage"] != "final":
             raise FileError("the run is not finished", file=run, remedy=f"{folder.command} first")
-        return from_tree(State, tree), config_in(folder)
+        return restored(tree), config_in(folder)
 
 
 def generate(

@@ -134,8 +134,8 @@ class Chebyshev:
     ) -> Float[Array, ""]:
         """Sum over atoms of `fn(args, descriptors, species)`, differentiable by all of it.
 
-        With its derivative by positions in one evaluation: for the energy of a potential.
-        **Arguments:** `fn` the same object at every call, or it is compiled again.
+        With its derivative by positions in one evaluation: for the energy of a potential. `fn` is
+        called with chunks of environments.
 
         ```python
         energy = descriptor.total(lambda a, x, _: x @ a, jnp.ones(26), structure, neighbors)

@@ -231,15 +231,15 @@ def _sum_and_slope(fn, basis, args, vector, weight, extra):
     of_columns = lambda out: jnp.sum(fn(args, out, extra))
     total, cotangent = jax.value_and_grad(of_columns)(out)
     slopes = _pull(basis, vector, weight, terms, harmonics, cotangent)
-    return total, (args, vector, weight, extra, slopes)
+    return total, (args, out, extra, slopes)
 
 
 def _pull_back_sum(fn, basis, kept, cotangent):
-    args, vector, weight, extra, slopes = kept
-    of_args = lambda args: jnp.sum(fn(args, columns_with_rule(basis, vector, weight), extra))
+    args, out, extra, slopes = kept
     # where only forces are asked for, the compiler leaves this out
-    (args_bar,) = jax.vjp(of_args, args)[1](cotangent)
-    vector_bar, weight_bar = (None if s is None else cotangent * s for s in slopes)
+    (args_bar,) = jax.vjp(lambda args: jnp.sum(fn(args, out, extra)), args)[1](cotangent)
+    times = lambda slope: None if slope is None else (cotangent * slope).astype(slope.dtype)
+    vector_bar, weight_bar = map(times, slopes)
     return args_bar, vector_bar, weight_bar, None
 
 

@@ -120,12 +120,13 @@ def force_matching(
 
     **Arguments:** `data` from `prepare`. Everyday arguments end with `stress_weight`; weights may
     be schedules. `held_out`, from `prepare` too, decides which epoch's parameters are returned, and
-    ends the fit where none of a share `patience` of the epochs has improved on the best; their loss
-    has the weights of the end. `optimiser` of optax, in whose place `learning_rate` and
-    `weight_decay` say nothing; one that searches along a line, as `optax.lbfgs()`, wants all frames
-    in one update: a large `batch_size`. For few parameters `least_squares` is better. `checkpoint`
-    a folder, written every ten epochs and removed at the end: a fit that was interrupted continues
-    from it, and ends with the same bits.
+    ends the fit where none of a share `patience` of the epochs, and of at least ten, has improved
+    on the best; their loss has the weights of the end. `optimiser` of optax, in whose place
+    `learning_rate` and `weight_decay` say nothing; one that searches along a line, as
+    `optax.lbfgs()`, wants all frames in one update: a large `batch_size`. For few parameters
+    `least_squares` is better. `checkpoint` a folder, written every ten epochs and removed at the
+    end: a fit that was interrupted continues from it, and ends with the same bits; potential and
+    `optimiser` must be the same again, which nobody checks.
     **Raises:** `RunError` when the loss is not finite; `OptionError` for a checkpoint of another
     fit. **Source:** Ercolessi and Adams, Europhys. Lett. 26, 583 (1994).
 
@@ -181,7 +182,8 @@ def force_matching(
         return params, state, jnp.mean(losses)
 
     settings = [num_epochs, batch_size, learning_rate, weight_decay, patience]
-    settings += [weight(done) for weight in (energy_at, stress_at) for done in (0.05, 0.5, 1.0)]
+    done_at = [(number + 1) / num_epochs for number in range(num_epochs)]
+    settings += [[float(weight(done)) for done in done_at] for weight in (energy_at, stress_at)]
     continuation = Continuation(checkpoint, settings, key, (params, list(data), list(held_out)))
     (params, state, best), history = continuation.restored((params, optimiser.init(params), params))
     steps = range(len(history), num_epochs)
@@ -190,16 +192,18 @@ def force_matching(
             worse_since = number - 1 - _best(history)
             if held_out and worse_since > max(10, patience * num_epochs):
                 break
-            terms = terms_at((number + 1) / num_epochs)
+            terms = terms_at(done_at[number])
             key_of_epoch = jax.random.fold_in(key, number)
             params, state, loss = epoch(params, state, list(data), terms, key_of_epoch)
             last = _loss(potential, params, held_out, terms_at(1.0)) if held_out else 0.0
             history.append((loss, last))
             if not held_out or _best(history) == number:
                 best = params
-            if number % 20 == 0 or number == num_epochs - 1:
+            # to look is to wait for the epoch
+            if held_out or number % 20 == 0 or number == num_epochs - 1:
                 bar.set_postfix(loss=f"{float(loss):.4f}")
-                if not np.isfinite(float(loss)):
+                if not np.isfinite(float(loss) + last):
+                    continuation.remove()
                     raise RunError(
                         f"the fit's loss is not finite after epoch {number}; take a smaller "
                         "learning rate, or look for frames with absurd forces"

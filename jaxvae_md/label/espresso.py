@@ -82,6 +82,8 @@ class Espresso:
                 )
             digests[symbol] = hashlib.sha256(path.read_bytes()).hexdigest()[:12]
         self._command, self._pseudo_dir, self._time_limit = found, str(pseudo_dir), time_limit
+        if num_workers is not None and num_workers < 1:
+            raise OptionError(f"num_workers is {num_workers}", remedy="give 1 or more")
         self.num_workers = num_workers or os.cpu_count() or 1
         self._pseudopotentials, self._spacing = dict(pseudopotentials), spacing
         self._input = {

@@ -7,6 +7,7 @@ import hashlib
 import json
 import logging
 import os
+import threading
 import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -34,7 +35,7 @@ def remembered(labeller: Labeller, path: str | Path) -> Labeller:
     ```
     """
     path, reference = Path(path), getattr(labeller, "reference", None)
-    known = stored_labels(path, reference)
+    known, writing = stored_labels(path, reference), threading.Lock()
 
     def remember(atoms: Atoms) -> tuple[float, np.ndarray, np.ndarray | None]:
         name = fingerprint(atoms)
@@ -42,7 +43,9 @@ def remembered(labeller: Labeller, path: str | Path) -> Labeller:
             # one that changes the current folder must not move that of the run
             with contextlib.chdir("."):
                 known[name] = asked(labeller, atoms)
-            store_label(path, name, known[name], reference)
+            # several threads may ask
+            with writing:
+                store_label(path, name, known[name], reference)
         return known[name]
 
     for name in ("reference", "num_workers"):

@@ -53,6 +53,9 @@ class Config:
     """of the VAE in which coverage is judged; 0 judges the pooled descriptors as they are"""
     lj_steps: int = 600
     fit_steps: int = 10000
+    validation: float = 0.0
+    """share of the training frames of each label that decides when the network's fit stops; with
+    0 it takes all its steps"""
     energy_weight: float = 3.0
     """of the network's fit; that of the forces is 1"""
     stress_weight: float = 0.1
@@ -148,6 +151,7 @@ _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
         "energy_weight stress_weight",
     ),
     "a number between 0 and 1": (lambda v: _number(v) and 0 < v < 1, "held_out false_alarm"),
+    "0, or a share below 1": (lambda v: _number(v) and 0 <= v < 1, "validation"),
     "two numbers, the smaller first": (
         lambda v: _all(_number)(v) and len(v) == 2 and v[0] < v[1],
         "novelty_band",
@@ -180,11 +184,17 @@ def resolve(config: Config, frames: Sequence[Atoms], train: Sequence[int] | np.n
     """
     _check_fits(config, frames, train)
     labels = tuple(sorted({label_of(atoms) for atoms in frames}))
+    reference = reference_of(frames)
+    if config.reference and reference and config.reference != reference:
+        raise OptionError(
+            f"reference is {config.reference!r}, and the frames are of {reference!r}",
+            remedy="leave the option out",
+        )
     nearest = config.nearest_distance or nearest_distance([frames[i] for i in train])
     start, reference, kelvin = _trial(frames, train)
     return replace(
         config,
-        reference=reference_of(frames),
+        reference=reference or config.reference,
         species=species_table(frames),
         labels=labels,
         nearest_distance=nearest,

@@ -40,6 +40,8 @@ if TYPE_CHECKING:
 
 _TEMPERATURES = (50.0, 1500.0)
 """K, between which that of exploring is estimated where none is given"""
+_FAILURES = 0.5
+"""largest share of generated structures without a label"""
 ORIGINS = (
     ("decode", "gap"),
     ("ascent", "novelty"),
@@ -152,13 +154,20 @@ def label_generated(
     try:
         with ThreadPoolExecutor(workers) as executor:
             labelled, rejected = label_many(
-                frames, labeller, None, executor, num_workers=workers, progress=progress
+                frames,
+                labeller,
+                None,
+                executor,
+                num_workers=workers,
+                failure_rate=1.0,
+                progress=progress,
             )
-        if not labelled:
+        # of all at once: in which order they come says nothing
+        if len(rejected) > _FAILURES * len(frames):
             raise LabelError(
-                f"none has a label; the first: {rejected[0].reason}",
-                frame=0,
-                remedy="look at the reference, and resume the run",
+                f"{len(rejected)} of {len(frames)} have no label; the first: {rejected[0].reason}",
+                frame=rejected[0].frame,
+                remedy="look at the reference, and resume the run; labels that it gave are kept",
             )
     except LabelError as error:
         raise RunError(

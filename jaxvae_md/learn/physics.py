@@ -66,7 +66,9 @@ def physics(
 
 def found_properties(state: State) -> dict[str, Properties]:
     """The columns of the table that `physics` made."""
-    return {name: Properties(*map(float, values)) for name, values in state.properties.items()}
+    # a checkpoint gives a dict back in another order
+    known = [name for name in ("reference", "model") if name in state.properties]
+    return {name: Properties(*map(float, state.properties[name])) for name in known}
 
 
 def crystal_structure(species: tuple[str, ...]) -> Lattice | None:

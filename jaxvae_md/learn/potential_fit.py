@@ -11,7 +11,14 @@ import numpy as np
 from jaxvae_md import fit
 from jaxvae_md._typing import Array, Params
 from jaxvae_md.learn.config import Config
-from jaxvae_md.learn.state import Dataset, State, batched, composition, labels_of
+from jaxvae_md.learn.state import (
+    Dataset,
+    State,
+    batched,
+    composition,
+    labels_of,
+    validation_split,
+)
 from jaxvae_md.potentials import Potential, fit_atomic_energy
 
 
@@ -25,7 +32,8 @@ def fit_potential(state: State, config: Config, key: Array, progress: bool) -> t
     unlearned = config.architecture.full(state.standardizer).init(jax.random.fold_in(key, 0))
     counted = composition(state.data, len(config.species))[state.train]
     unlearned["reference"]["energy"] = fit_atomic_energy(counted, state.data.energy[state.train])
-    given = [(state.data, state.train)]
+    rows, validation = _rows(state, config)
+    given = [(state.data, rows)]
     core, history = {k: v for k, v in unlearned.items() if k != "network"}, {}
     info: dict[str, Any] = {}
     if "lennard_jones" in core:
@@ -45,6 +53,7 @@ def fit_potential(state: State, config: Config, key: Array, progress: bool) -> t
             core,
             unlearned["network"],
             given,
+            validation,
             num_steps=config.fit_steps,
             learning_rate=3e-3,
             key=jax.random.fold_in(key, 2),
@@ -66,7 +75,8 @@ def refit_potential(state: State, config: Config, key: Array, progress: bool) ->
     if state.labels is None:
         return state, {"num_new": 0}
     new = len(state.labels.energy)
-    both = [(state.data, state.train), (state.labels, np.arange(new))]
+    rows, validation = _rows(state, config)
+    both = [(state.data, rows), (state.labels, np.arange(new))]
     if "network" in state.fitted:
         result = _fit_network(
             state,
@@ -74,6 +84,7 @@ def refit_potential(state: State, config: Config, key: Array, progress: bool) ->
             state.core,
             state.fitted["network"],
             both,
+            validation,
             num_steps=config.refit_steps,
             learning_rate=1e-3,
             key=key,
@@ -109,6 +120,13 @@ def predictions(state: State, config: Config) -> dict[str, fit.Prediction]:
     return out
 
 
+def _rows(state: State, config: Config) -> tuple[np.ndarray, np.ndarray]:
+    """Frames for the updates of a fit, and those that decide when the network's ends."""
+    if not config.validation:
+        return state.train, np.array([], int)
+    return validation_split(state, config.validation, config.seed)
+
+
 def _fit_core(
     config: Config,
     core: Params,
@@ -140,6 +158,7 @@ def _fit_network(
     core: Params,
     network: Params,
     datasets: Sequence[tuple[Dataset, np.ndarray]],
+    validation: np.ndarray,
     *,
     num_steps: int,
     learning_rate: float,
@@ -150,11 +169,14 @@ def _fit_network(
     """Force matching of the network to what atomic energies and core leave."""
     assert state.standardizer is not None
     potential = config.architecture.trained(state.standardizer)
+    known = (config.architecture.core, core)
+    held_out = _prepare(potential, [(state.data, validation)], known) if len(validation) else []
     return fit.force_matching(
         potential,
         network,
-        _prepare(potential, datasets, (config.architecture.core, core)),
+        _prepare(potential, datasets, known),
         key=key,
+        held_out=held_out,
         energy_weight=config.energy_weight,
         stress_weight=config.stress_weight,
         num_steps=num_steps,

@@ -12,7 +12,7 @@ from jaxvae_md._typing import Array
 from jaxvae_md.descriptors import describe as describe_frames
 from jaxvae_md.descriptors import fit_standardizer, perturbed
 from jaxvae_md.learn.config import Config
-from jaxvae_md.learn.state import State, atoms_of, frames_of
+from jaxvae_md.learn.state import State, atoms_of, frames_of, validation_split
 from jaxvae_md.vae import ReconstructionReport, active_dims, reconstruction_report, train
 
 
@@ -36,7 +36,7 @@ def train_vae(state: State, config: Config, key: Array, progress: bool) -> tuple
     """
     assert state.x is not None and state.standardizer is not None
     z = np.asarray(state.standardizer.apply(jnp.asarray(state.x)))
-    fit, validation = _validation_frames(state, config)
+    fit, validation = validation_split(state, 1 / 12, config.seed)
     params, history = train(
         config.architecture.autoencoder,
         np.concatenate([z[atoms_of(state, fit)], _perturbed(state, config, fit)]),
@@ -68,19 +68,6 @@ def _perturbed(state: State, config: Config, rows: np.ndarray) -> np.ndarray:
     )
     x = np.concatenate(describe_frames(copies, descriptor))
     return np.asarray(state.standardizer.apply(jnp.asarray(x)))
-
-
-def _validation_frames(state: State, config: Config) -> tuple[np.ndarray, np.ndarray]:
-    """Training frames for the VAE's updates, and those that decide when it stops."""
-    rng = np.random.default_rng([config.seed, 1])
-    kinds = np.asarray(state.data.kind)
-    validation: list[int] = []
-    for kind in np.unique(kinds[state.train]):
-        members = rng.permutation(state.train[kinds[state.train] == kind])
-        if len(members) > 2:
-            validation += members[: max(1, len(members) // 12)].tolist()
-    chosen = np.array(validation or [state.train[0]])
-    return np.setdiff1d(state.train, chosen), np.sort(chosen)
 
 
 def standardized(state: State) -> tuple[np.ndarray, np.ndarray]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import numpy as np
@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float, Int
 
 from jaxvae_md._typing import Params
 from jaxvae_md.batching import Batch, batches
+from jaxvae_md.checkpoint import from_tree
 from jaxvae_md.coverage import CoverageModel
 from jaxvae_md.descriptors.standardize import Standardizer
 from jaxvae_md.label.answer import Label, attached
@@ -137,6 +138,18 @@ def start(frames: Sequence[Atoms], config: Config) -> tuple[State, Config]:
     return State(np.zeros((), int), to_dataset(frames, config), train, test), config
 
 
+def restored(tree: dict[str, Any]) -> State:
+    """A state from its checkpoint, also of a version that did not keep stress."""
+    state: State = from_tree(State, tree)
+
+    def whole(dataset: Dataset | None) -> Dataset | None:
+        if dataset is None or dataset.stress is not None:
+            return dataset
+        return dataset._replace(stress=np.full((len(dataset.energy), 3, 3), np.nan))
+
+    return state._replace(data=whole(state.data), labels=whole(state.labels))
+
+
 def to_dataset(frames: Sequence[Atoms], config: Config) -> Dataset:
     """Labelled ASE frames as arrays."""
     structure = stack([from_atoms(atoms, config.species) for atoms in frames])
@@ -188,6 +201,21 @@ def frame(structure: Structure, number: int) -> Structure:
 def frames_of(structure: Structure, species: tuple[str, ...]) -> list[Atoms]:
     """All structures of a stack as ASE Atoms."""
     return [to_atoms(frame(structure, i), species) for i in range(len(structure.mask))]
+
+
+def validation_split(
+    state: State, share: float, seed: int
+) -> tuple[Int[np.ndarray, " t"], Int[np.ndarray, " v"]]:
+    """Training frames for a fit's updates, and a share of each label that decides when it stops."""
+    rng = np.random.default_rng([seed, 1])
+    kinds = np.asarray(state.data.kind)
+    validation: list[int] = []
+    for kind in np.unique(kinds[state.train]):
+        members = rng.permutation(state.train[kinds[state.train] == kind])
+        if len(members) > 2:
+            validation += members[: max(1, int(len(members) * share))].tolist()
+    chosen = np.array(validation or [state.train[0]])
+    return np.setdiff1d(state.train, chosen), np.sort(chosen)
 
 
 def counts(state: State) -> Int[np.ndarray, " frames"]:

@@ -107,5 +107,5 @@ def test_a_structure_without_a_label_is_no_longer_accepted(runs):
     refused = np.flatnonzero(np.asarray(state.generated.accepted))[0]
     assert rejection(after.generated.error[refused]) == "no label from the reference"
     for labelled in (lambda atoms: 1 / 0, lambda atoms: (np.nan, atoms.positions)):
-        with pytest.raises(RunError, match="none has a label"):
+        with pytest.raises(RunError, match=f"{num} of {num} have no label"):
             label_generated(state, config, labelled, False)

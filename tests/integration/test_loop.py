@@ -15,6 +15,7 @@ from jaxvae_md import datasets, errors, io
 from jaxvae_md.checkpoint import from_tree, load_checkpoint
 from jaxvae_md.label import get_labeller, label, potential_labeller
 from jaxvae_md.learn import State
+from jaxvae_md.learn.state import restored
 from jaxvae_md.options import as_plain
 from jaxvae_md.potentials import lennard_jones
 from jaxvae_md.run import new_run, resume
@@ -138,6 +139,15 @@ def test_a_run_resumes_from_an_earlier_checkpoint_to_the_same_result(finished, t
     shutil.rmtree(last_checkpoint(folder))
     assert without_time(resume(folder, get_labeller("sw"))) == without_time(finished[1])
     assert [record["stage"] for record in metrics(folder)] == STAGES
+
+
+def test_a_state_of_a_version_without_stress_is_read(finished):
+    tree = load_checkpoint(last_checkpoint(finished[0])).tree
+    del tree["data"]["stress"], tree["labels"]["stress"]
+    state = restored(tree)
+    for dataset in (state.data, state.labels):
+        assert dataset.stress.shape == (len(dataset.energy), 3, 3)
+        assert np.isnan(dataset.stress).all()
 
 
 def test_a_damaged_checkpoint_is_passed_over(finished, tmp_path):

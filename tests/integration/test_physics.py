@@ -56,6 +56,14 @@ def test_a_reference_that_fails_leaves_its_reason(finished):
     assert _physics({"energy": 1.0}) == []
 
 
+def test_columns_come_in_one_order(finished):
+    state, _ = finished
+    columns = {"model": np.arange(8.0), "reference": np.arange(8.0)}
+    for names in (("model", "reference"), ("reference", "model")):
+        stored = state._replace(properties={name: columns[name] for name in names})
+        assert list(found_properties(stored)) == ["reference", "model"]
+
+
 def test_what_is_no_cubic_crystal_has_no_table(finished):
     state, config = finished
     assert crystal_structure(("Si",)) == "diamond"

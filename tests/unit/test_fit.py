@@ -399,3 +399,22 @@ def test_an_interrupted_fit_ends_with_the_same_bits(tmp_path):
     flat = lambda result: np.concatenate([np.ravel(x) for x in jax.tree.leaves(result)])
     assert np.array_equal(flat(resumed), flat(whole))
     assert not place.exists()
+
+
+def test_held_out_frames_that_are_not_finite_end_the_fit(tmp_path):
+    wrong = [part._replace(energy=part.energy.at[0].set(jnp.nan)) for part in data()]
+    options = {"key": KEY, "num_steps": 200, "batch_size": 5, "checkpoint": tmp_path / "fit"}
+    with pytest.raises(RunError, match="not finite after epoch 0"):
+        fit.force_matching(ARGON, BEGIN, data(), held_out=wrong, **options)
+    assert not (tmp_path / "fit").exists()
+
+
+def test_what_a_kill_left_of_a_removal_is_no_checkpoint(tmp_path):
+    place = tmp_path / "fit"
+    place.mkdir()
+    (place / "something").write_text("left")
+    options = {"key": KEY, "num_steps": 12, "batch_size": 5}
+    result = fit.force_matching(ARGON, BEGIN, data(), checkpoint=place, **options)
+    whole = fit.force_matching(ARGON, BEGIN, data(), **options)
+    assert np.array_equal(result.history, whole.history)
+    assert not place.exists()
