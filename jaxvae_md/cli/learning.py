@@ -163,7 +163,7 @@ def _new_run(
         )
     options.setdefault("labeller", "sw" if source == EMBEDDED else "none")
     config = from_plain(Config, options)
-    if source in SETS and not Path(source).exists():
+    if source in SETS:
         from jaxvae_md import datasets
 
         frames = getattr(datasets, SETS[source])()
