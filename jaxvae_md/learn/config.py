@@ -184,17 +184,17 @@ def resolve(config: Config, frames: Sequence[Atoms], train: Sequence[int] | np.n
     """
     _check_fits(config, frames, train)
     labels = tuple(sorted({label_of(atoms) for atoms in frames}))
-    reference = reference_of(frames)
-    if config.reference and reference and config.reference != reference:
+    made_by = reference_of(frames)
+    if config.reference and made_by and config.reference != made_by:
         raise OptionError(
-            f"reference is {config.reference!r}, and the frames are of {reference!r}",
+            f"reference is {config.reference!r}, and the frames are of {made_by!r}",
             remedy="leave the option out",
         )
     nearest = config.nearest_distance or nearest_distance([frames[i] for i in train])
     start, reference, kelvin = _trial(frames, train)
     return replace(
         config,
-        reference=reference or config.reference,
+        reference=made_by or config.reference,
         species=species_table(frames),
         labels=labels,
         nearest_distance=nearest,

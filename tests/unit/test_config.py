@@ -24,3 +24,14 @@ def test_resolved_options_are_kept_and_never_try_on_held_out_frames():
         else:
             assert start(frames, replace(config, seed=seed))[1].trial_start == config.trial_start
     assert refused
+
+
+def test_the_reference_of_the_frames_is_noted_and_no_other_is_taken():
+    frames = small_silicon()
+    for atoms in frames:
+        atoms.info["reference"] = "a code"
+    _, config = start(frames, Config())
+    assert config.reference == "a code"
+    assert start(frames, config)[1] == config
+    with pytest.raises(errors.OptionError, match="the frames are of 'a code'"):
+        start(frames, Config(reference="another code"))
