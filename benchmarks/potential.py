@@ -105,7 +105,7 @@ def advancing(model: Model, atoms: Atoms, kind: type, num_steps: int) -> Callabl
     params = jax.tree.map(cast, model.params)
     structure = jax.tree.map(cast, from_atoms(atoms, ("Si",)))
     momentum = np.asarray(atoms.get_momenta(), kind)
-    state = begin(simulator, params, structure, jax.random.key(0), momentum=momentum, extra=1.2)
+    state = begin(simulator, params, structure, jax.random.key(0), momentum=momentum, extra=1.4)
     steps = jax.jit(partial(advance, simulator, num_steps=num_steps))
 
     def more():
