@@ -115,7 +115,7 @@ def shortest_pair(
     A potential that is right near its data may fall apart beyond them: atoms collapse. Looked at
     every 20 fs of Langevin dynamics at constant volume.
 
-    **Arguments:** `crystal` to start from, some 60 atoms; `temperature` in K, `dt` in fs.
+    **Arguments:** `crystal` to start from, of a rectangular cell; `temperature` in K, `dt` in fs.
 
     ```python
     shortest_pair(potential, params, bulk("Si", cubic=True) * (2, 2, 2), key)

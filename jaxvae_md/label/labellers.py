@@ -24,6 +24,10 @@ if TYPE_CHECKING:
     from ase import Atoms
 
 
+_STRIDE = 32
+"""slots by which neighbor lists grow: each size is compiled"""
+
+
 def potential_labeller(potential: Potential, params: Params) -> Labeller:
     """A potential of the package as the reference. **Raises:** `SpeciesError` when called.
 
@@ -37,7 +41,7 @@ def potential_labeller(potential: Potential, params: Params) -> Labeller:
 
     def labeller(atoms: Atoms) -> tuple[float, np.ndarray]:
         structure = from_atoms(atoms, potential.species)
-        energy, forces = compiled(structure, fns.allocate(structure, multiple=8))
+        energy, forces = compiled(structure, fns.allocate(structure, multiple=_STRIDE))
         return float(energy), np.asarray(forces)
 
     return labeller

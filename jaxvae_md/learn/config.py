@@ -75,7 +75,7 @@ class Config:
     physics: bool = True
     """whether a run ends with a table of the crystal's properties"""
     stability_steps: int = 50000
-    """of 2 fs at 2000 K, in which atoms may not collapse; 0 leaves it out"""
+    """of 2 fs at 2000 K with 16 atoms, in which none may collapse; 0 leaves it out"""
     species: tuple[str, ...] = ()
     labels: tuple[str, ...] = ()
     nearest_distance: float | None = None

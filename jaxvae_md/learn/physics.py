@@ -82,8 +82,8 @@ def crystal_structure(species: tuple[str, ...]) -> Lattice | None:
 
 
 def _crystal(symbol: str, structure: Lattice, lattice_constant: float) -> Atoms:
-    """Some 60 atoms."""
+    """Sixteen atoms, with which 100 ps take less than half a minute."""
     from ase.build import bulk
 
-    times = {"diamond": 2, "fcc": 2, "bcc": 3}[structure]
-    return bulk(symbol, structure, a=lattice_constant, cubic=True) * (times, times, times)
+    times = {"diamond": (1, 1, 2), "fcc": (1, 2, 2), "bcc": (2, 2, 2)}[structure]
+    return bulk(symbol, structure, a=lattice_constant, cubic=True) * times
