@@ -1,20 +1,22 @@
 """Ridge fits of energies and forces on descriptors, fast enough to be repeated by the hundred."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxvae_md.batching import batches
 from jaxvae_md.descriptors import Chebyshev, Standardizer
-from jaxvae_md.potentials import atomic_energy, chebyshev_nn, compose, lennard_jones
-from jaxvae_md.potentials.potential import energy_and_forces
-from jaxvae_md.structure import from_atoms
+from jaxvae_md.neighbors import NeighborList, allocate_systems, neighbor_list
+from jaxvae_md.potentials import Potential, compose, lennard_jones
+from jaxvae_md.potentials.potential import Atomic, energy_and_forces, potential
+from jaxvae_md.structure import Structure, from_atoms, pad, stack
 
 RIDGE = 1e-4
 AT_A_TIME = 16
+ATOMS, SLOTS = 24, 32
+"""of which sizes and neighbor lists are multiples, since every shape is compiled"""
 
 
 class Frame(NamedTuple):
@@ -31,22 +33,17 @@ class Frame(NamedTuple):
 class Ridge:
     """A model linear in descriptors and in products of their principal components.
 
-    Without products it is a potential of the package too: over a repulsive core, which keeps
-    simulations stable.
+    It is a potential of the package too: over a repulsive core, which keeps simulations stable.
     """
 
     def __init__(self, descriptor: Chebyshev, standardizer: Standardizer, nearest: float):
         self.descriptor, self.standardizer = descriptor, standardizer
         core = lennard_jones(descriptor.species, descriptor.cutoff, 0.75 * nearest, 0.05)
-        network = chebyshev_nn(descriptor, standardizer, hidden=())
-        reference = atomic_energy(descriptor.species)
-        self.potential = compose(reference=reference, core=core, network=network)
-        self.start = self.potential.init(jax.random.key(0))
+        self.core_params = core.init(jax.random.key(0))
+        self.potential = compose(core=core, quadratic=quadratic(descriptor, standardizer))
 
         def prepare(structure, neighbors):
-            energy, forces = energy_and_forces(
-                core.energy, self.start["core"], structure, neighbors
-            )
+            energy, forces = energy_and_forces(core.energy, self.core_params, structure, neighbors)
             x, derivative = descriptor.linearise(structure, neighbors)
             return x, derivative.astype(np.float32), energy, forces
 
@@ -55,19 +52,15 @@ class Ridge:
     def frames(self, atoms: Sequence) -> list[Frame]:
         structures = [from_atoms(one, self.descriptor.species) for one in atoms]
         out: list[Any] = [None] * len(structures)
-        for batch in batches(structures, self.descriptor.cutoff):
-            for first in range(0, len(batch.frame), AT_A_TIME):
-                rows = np.resize(
-                    np.arange(first, min(first + AT_A_TIME, len(batch.frame))), AT_A_TIME
-                )
-                some = jax.tree.map(lambda leaf, rows=rows: leaf[rows], batch[:2])
-                found = [np.asarray(part) for part in self._prepare(*some)]
-                for slot, number in enumerate(batch.frame[rows]):
-                    mask = some[0].mask[slot]
-                    x, derivative, energy, forces = (part[slot] for part in found)
-                    core = np.append(energy / mask.sum(), forces[mask].ravel())
-                    index = np.asarray(some[1].index)[slot][mask]
-                    out[number] = Frame(x[mask], derivative[mask], index, core)
+        for rows, structure, neighbors in chunks(structures, self.descriptor.cutoff):
+            parts = [np.asarray(part) for part in self._prepare(structure, neighbors)]
+            used = int(np.sum(neighbors.mask, axis=2).max())
+            for slot, number in enumerate(rows):
+                mask = structure.mask[slot]
+                x, derivative, energy, forces = (part[slot] for part in parts)
+                core = np.append(energy / mask.sum(), forces[mask].ravel())
+                index = np.asarray(neighbors.index)[slot][mask]
+                out[number] = Frame(x[mask], derivative[mask][:, :, :used], index[:, :used], core)
         return out
 
     def basis(self, frames: Sequence[Frame], num_products: int) -> np.ndarray:
@@ -78,18 +71,29 @@ class Ridge:
 
     def matrix(self, frame: Frame, basis: np.ndarray) -> np.ndarray:
         """Rows: energy per atom, forces; columns: descriptors, products, one."""
+        num, used = frame.neighbor.shape
         z = np.asarray(self.standardizer.apply(frame.x))
         by_vector = frame.derivative / np.asarray(self.standardizer.scale)[:, None, None]
         y = z @ basis
-        of_y = np.einsum("nfkc,fp->npkc", by_vector, basis)
+        of_y = np.einsum("nfkc,fp->npkc", by_vector, basis, optimize=True)
+        # an atom is pulled by what its descriptor sees, and its neighbors the other way
+        pulls = np.zeros((num, num * used))
+        pulls[np.repeat(np.arange(num), used), np.arange(num * used)] = 1
+        np.add.at(pulls, (frame.neighbor.ravel(), np.arange(num * used)), -1)
+        forces = lambda each: (pulls @ np.moveaxis(each, 1, 3).reshape(num * used, -1)).reshape(
+            3 * num, -1
+        )
         i, j = np.triu_indices(basis.shape[1])
-        products = y[:, i] * y[:, j]
-        of_products = y[:, i, None, None] * of_y[:, j] + y[:, j, None, None] * of_y[:, i]
-        features = np.concatenate([z, products], axis=1)
-        each = np.moveaxis(np.concatenate([by_vector, of_products], axis=1), 1, 3)
-        forces = each.sum(axis=1)
-        np.add.at(forces, frame.neighbor, -each)
-        rows = np.concatenate([features.mean(axis=0)[None], forces.reshape(3 * len(z), -1)])
+        columns = [forces(by_vector)]
+        for first in range(basis.shape[1]):
+            # with all others from itself on, a few at a time: all of them would be hundreds of MB
+            of_products = (
+                y[:, first, None, None, None] * of_y[:, first:]
+                + y[:, first:, None, None] * of_y[:, first, None]
+            )
+            columns.append(forces(of_products))
+        features = np.concatenate([z, y[:, i] * y[:, j]], axis=1)
+        rows = np.concatenate([features.mean(axis=0)[None], np.concatenate(columns, axis=1)])
         return np.concatenate([rows, np.eye(len(rows), 1)], axis=1)
 
     def fit(self, frames: Sequence[Frame], labels: Sequence, num_products: int = 0) -> tuple:
@@ -117,11 +121,44 @@ class Ridge:
         return float(np.sqrt(np.mean(np.concatenate(errors) ** 2)))
 
     def params(self, model: tuple) -> dict:
-        """Of `potential`, of a model without products."""
-        basis, coefficients = model
-        assert not basis.size
-        (symbol,) = self.descriptor.species
-        network = jax.tree.map(jnp.zeros_like, self.start["network"][symbol])
-        network["linear"]["kernel"] = jnp.asarray(coefficients[:-1, None], jnp.float32)
-        reference = {"energy": jnp.asarray(coefficients[-1:])}
-        return {**self.start, "network": {symbol: network}, "reference": reference}
+        """Of `potential`."""
+        basis, coefficients = map(jnp.asarray, model)
+        return {
+            "core": self.core_params,
+            "quadratic": {"basis": basis, "coefficients": coefficients},
+        }
+
+
+def quadratic(descriptor: Chebyshev, standardizer: Standardizer) -> Potential:
+    """Parameters: {"basis" [f, p], "coefficients"}, of as many products as there are."""
+
+    def atomic(params, x, of_species):
+        z = standardizer.apply(x)
+        y = z @ params["basis"]
+        i, j = np.triu_indices(params["basis"].shape[1])
+        features = jnp.concatenate([z, y[:, i] * y[:, j]], axis=1)
+        return features @ params["coefficients"][:-1] + params["coefficients"][-1]
+
+    def energy(params, structure, neighbors):
+        return descriptor.total(atomic, params, structure, neighbors)
+
+    num = descriptor.num_features
+    init = lambda key: {"basis": jnp.zeros((num, 0)), "coefficients": jnp.zeros(num + 1)}
+    return potential(
+        descriptor.species, descriptor.cutoff, init, energy, atomic=Atomic(descriptor, atomic)
+    )
+
+
+def chunks(
+    structures: Sequence[Structure], cutoff: float
+) -> Iterator[tuple[range, Structure, NeighborList]]:
+    """Batches of few shapes, and which structures they hold; rows beyond these are repeated."""
+    fns = neighbor_list(cutoff)
+    for first in range(0, len(structures), AT_A_TIME):
+        rows = range(first, min(first + AT_A_TIME, len(structures)))
+        some = [structures[i] for i in np.resize(rows, AT_A_TIME)]
+        size = -ATOMS * (-max(len(one.position) for one in some) // ATOMS)
+        batch = stack([pad(one, size) for one in some])
+        neighbors = allocate_systems(fns, batch, multiple=SLOTS)
+        # the list is used as it is: images only make other shapes
+        yield rows, batch, neighbors._replace(images=np.zeros((AT_A_TIME, 0, 3), np.int32))

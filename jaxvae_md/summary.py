@@ -38,7 +38,18 @@ _MODELS = {
     "refined": "full, refined in MD",
 }
 
-
+_MADE = (
+    "training structures changed by a move (atoms removed or inserted, a bond rotated, the cell "
+    "cleaved or strained), quenched and simulated for a moment with the current potential; and "
+    "latent points whose decoded descriptor is far from the data, realised by gradient descent "
+    "through descriptor and encoder from the nearest training environment"
+)
+_ROUTES = {
+    "novelty": f"By two routes: {_MADE}. The farthest from the data are taken.",
+    "coverage": f"By three routes: {_MADE}; and frames of simulations of training structures at "
+    "600 to 3000 K. Of all of them those are taken, one after the other, that cover most of what "
+    "the data lack.",
+}
 _LEARNED = {
     "parity": "Held-out energies and forces against the reference.",
     "pair_potential": "The Lennard-Jones pair potential phi(r) before and after learning.",
@@ -163,12 +174,8 @@ def _sections(
         ),
         Section(
             "What was generated for the gaps",
-            "By two routes: training structures changed by a move (atoms removed or inserted, a "
-            "bond rotated, the cell cleaved or strained), quenched and simulated for a moment with "
-            "the current potential; and latent points whose decoded descriptor is far from the "
-            "data, realised by gradient descent through descriptor and encoder from the nearest "
-            "training environment. Novelty is that of the central atom: 1 is the data's own 95th "
-            "percentile.",
+            f"{_ROUTES[config.acquisition]} Novelty is that of the central atom: 1 is the data's "
+            "own 95th percentile.",
             tables=[_generated_table(state, config)],
         ),
         Section(

@@ -1,5 +1,7 @@
 """Structures for what the data lack: made by three routes, inverted, and selected."""
 
+from jaxvae_md.generate.acquire import acquire as acquire
+from jaxvae_md.generate.acquire import candidates as candidates
 from jaxvae_md.generate.ascent import Raised as Raised
 from jaxvae_md.generate.ascent import raise_novelty as raise_novelty
 from jaxvae_md.generate.ascent import soft_novelty as soft_novelty
@@ -24,3 +26,5 @@ from jaxvae_md.generate.realise import Realised as Realised
 from jaxvae_md.generate.realise import realise as realise
 from jaxvae_md.generate.select import Selection as Selection
 from jaxvae_md.generate.select import select as select
+from jaxvae_md.generate.simulated import Heating as Heating
+from jaxvae_md.generate.simulated import simulated as simulated

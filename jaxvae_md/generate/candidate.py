@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -15,10 +15,11 @@ from jaxvae_md import coverage, errors
 from jaxvae_md._typing import Array, Params
 from jaxvae_md.coverage import Novelty
 from jaxvae_md.descriptors import Chebyshev, Standardizer
+from jaxvae_md.errors import InputError, OptionError
 from jaxvae_md.generate.guard import Guard
-from jaxvae_md.neighbors import allocate_systems, host_pairs, neighbor_list
+from jaxvae_md.neighbors import NeighborList, allocate_systems, host_pairs, neighbor_list
 from jaxvae_md.potentials import Potential
-from jaxvae_md.structure import Structure, pad, stack
+from jaxvae_md.structure import Structure, check_geometry, check_species, pad, stack
 from jaxvae_md.vae import VAE
 
 _MULTIPLE = 32
@@ -100,6 +101,32 @@ class Setting(NamedTuple):
     lies near them"""
 
 
+def check(setting: Setting, num: int) -> None:
+    """What can be known to fail, before anything is compiled.
+
+    **Raises:** `OptionError` for a number or a guard that is none; `SpeciesError` and
+    `GeometryError` for training structures, naming the frame.
+
+    ```python
+    check(setting, num=10)
+    ```
+    """
+    if not isinstance(num, int | np.integer) or num < 0:
+        raise OptionError(f"num is {num!r}", remedy="give a whole number, 0 or more")
+    distance, *energies = setting.guard
+    if not (np.isfinite(distance).all() and np.isfinite(energies).all()):
+        raise OptionError(
+            f"the guard is {setting.guard}",
+            remedy="look at the energies that the current potential gives the training frames",
+        )
+    for number, structure in enumerate(setting.training):
+        try:
+            check_species(structure, setting.potential.species)
+            check_geometry(structure)
+        except InputError as error:
+            raise error.at(frame=number) from None
+
+
 def measure(
     setting: Setting,
     candidates: Sequence[Candidate],
@@ -123,20 +150,15 @@ def measure(
     ]
     out, descriptors = list(candidates), [np.empty(0)] * len(candidates)
     evaluate = _evaluation(setting.descriptor, setting.potential)
-    fns = neighbor_list(max(setting.descriptor.cutoff, setting.potential.cutoff))
+    cutoff = max(setting.descriptor.cutoff, setting.potential.cutoff)
     size = 1 + max(len(s.position) for s in [*setting.training, *stand_in])
-    for first in range(0, len(candidates), BATCH):
-        # whole batches of few shapes, since every shape is compiled
-        rows = np.resize(np.arange(first, min(first + BATCH, len(candidates))), BATCH)
-        batch = stack([pad(stand_in[i], size) for i in rows])
-        neighbors = allocate_systems(fns, batch, multiple=_MULTIPLE)
-        neighbors = neighbors._replace(images=np.zeros((BATCH, 0, 3), np.int32))
+    for first, batch, neighbors in whole_batches(stand_in, cutoff, size):
         x, energy = (np.asarray(part) for part in evaluate(setting.params, batch, neighbors))
         z_batch = np.asarray(setting.standardizer.apply(x))
         novelty = np.asarray(
             coverage.novelty(setting.known, jnp.asarray(z_batch.reshape(BATCH * size, -1)))
         ).reshape(BATCH, size)
-        for row, number in enumerate(rows[: len(candidates) - first]):
+        for row, number in enumerate(range(first, min(first + BATCH, len(candidates)))):
             mask = batch.mask[row]
             z, n = z_batch[row][mask], novelty[row][mask]
             one = candidates[number]
@@ -173,6 +195,28 @@ def measure(
             )
             descriptors[number] = z
     return out, descriptors
+
+
+def whole_batches(
+    structures: Sequence[Structure], cutoff: float, num_atoms: int
+) -> Iterator[tuple[int, Structure, NeighborList]]:
+    """Structures, sixteen at a time, padded to few shapes: every shape is compiled.
+
+    Of each batch where it begins in the list, the padded structures (the last ones are repeated to
+    fill it) and their neighbor lists, which serve these positions alone.
+
+    ```python
+    for first, batch, neighbors in whole_batches(structures, cutoff=6.0, num_atoms=65):
+        x = jax.vmap(descriptor)(batch, neighbors)
+    ```
+    """
+    fns = neighbor_list(cutoff)
+    for first in range(0, len(structures), BATCH):
+        rows = np.resize(np.arange(first, min(first + BATCH, len(structures))), BATCH)
+        batch = stack([pad(structures[int(i)], num_atoms) for i in rows])
+        neighbors = allocate_systems(fns, batch, multiple=_MULTIPLE)
+        # images are for an update; without them there are fewer shapes
+        yield first, batch, neighbors._replace(images=np.zeros((BATCH, 0, 3), np.int32))
 
 
 def rng_of(key: Array) -> np.random.Generator:

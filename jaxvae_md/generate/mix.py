@@ -9,12 +9,11 @@ import numpy as np
 from jaxtyping import Float
 
 from jaxvae_md._typing import Array
-from jaxvae_md.errors import InputError, OptionError
+from jaxvae_md.errors import OptionError
 from jaxvae_md.generate.ascent import ascend
-from jaxvae_md.generate.candidate import KNOWN, REPEATED, Candidate, Setting, measure
+from jaxvae_md.generate.candidate import KNOWN, REPEATED, Candidate, Setting, check, measure
 from jaxvae_md.generate.decode import decode
 from jaxvae_md.generate.explore import explore
-from jaxvae_md.structure import check_geometry, check_species
 
 MIX = {"explore": 0.9, "decode": 0.1, "ascent": 0.0}
 """shares of the routes"""
@@ -62,7 +61,9 @@ def generate(
     made = [c for c in generate(setting, jax.random.key(0), num=10) if not c.error]
     ```
     """
-    _check(setting, num, band)
+    if not 0 <= band[0] < band[1]:
+        raise OptionError(f"band is {band}", remedy="give two novelties, the smaller first")
+    check(setting, num)
     wanted = _split(num, mix, can_decode=setting.model is not None)
     accepted: list[Candidate] = []
     rejected: list[Candidate] = []
@@ -91,26 +92,6 @@ def generate(
             if one.error or i in repeated
         ]
     return accepted + rejected
-
-
-def _check(setting: Setting, num: int, band: tuple[float, float]) -> None:
-    """What can be known to fail, before anything is compiled."""
-    if not isinstance(num, int | np.integer) or num < 0:
-        raise OptionError(f"num is {num!r}", remedy="give a whole number, 0 or more")
-    if not 0 <= band[0] < band[1]:
-        raise OptionError(f"band is {band}", remedy="give two novelties, the smaller first")
-    distance, *energies = setting.guard
-    if not (np.isfinite(distance).all() and np.isfinite(energies).all()):
-        raise OptionError(
-            f"the guard is {setting.guard}",
-            remedy="look at the energies that the current potential gives the training frames",
-        )
-    for number, structure in enumerate(setting.training):
-        try:
-            check_species(structure, setting.potential.species)
-            check_geometry(structure)
-        except InputError as error:
-            raise error.at(frame=number) from None
 
 
 def _split(num: int, mix: Mapping[str, float], can_decode: bool) -> dict[str, int]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
@@ -17,6 +17,9 @@ from jaxvae_md.structure import from_atoms, species_table
 
 if TYPE_CHECKING:
     from ase import Atoms
+
+
+Acquisition = Literal["coverage", "novelty"]
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,9 @@ class Config:
     num_rounds: int = 1
     """how often the loop is closed; more than one needs a labeller"""
     num_generated: int = 12
+    acquisition: Acquisition = "coverage"
+    """which structures are labelled: made and simulated ones that cover most of what the data lack
+    (`generate.acquire`), or made ones that are farthest from the data (`generate.generate`)"""
     potential: Terms = "lj+nn"
     temperature: float | None = None
     """K, of the trial simulation; by default the start frame's, or what equipartition gives"""
@@ -61,6 +67,7 @@ class Config:
     stress_weight: float = 0.1
     refit_steps: int = 5000
     novelty_band: tuple[float, float] = (1.5, 4.5)
+    """of what is made by novelty"""
     false_alarm: float = 0.05
     time_step: float = 1.0
     """fs"""
@@ -165,6 +172,7 @@ _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "a list of texts": (_all(lambda v: isinstance(v, str)), "species labels"),
     "a text": (lambda v: isinstance(v, str), "labeller reference"),
     f"one of {', '.join(TERMS)}": (lambda v: v in TERMS, "potential"),
+    "coverage or novelty": (lambda v: v in get_args(Acquisition), "acquisition"),
 }
 """What a value must be: the test, and the options it holds for."""
 _RULE_OF = {name: words for words, (_, names) in _RULES.items() for name in names.split()}

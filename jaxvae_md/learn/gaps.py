@@ -33,7 +33,7 @@ from jaxvae_md.learn.state import (
     to_dataset,
 )
 from jaxvae_md.potentials import fit_atomic_energy
-from jaxvae_md.structure import Structure, stack
+from jaxvae_md.structure import Structure, from_atoms, stack
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -46,6 +46,7 @@ ORIGINS = (
     ("decode", "gap"),
     ("ascent", "novelty"),
     *(("explore", move) for move in generation.KINDS),
+    ("simulate", "heat"),
 )
 """routes and reasons, by the number that a state keeps"""
 
@@ -81,13 +82,16 @@ def surroundings_of(state: State, config: Config, structure: Structure) -> list[
 def generate(
     state: State, config: Config, key: Array, progress: bool, beside: Sequence[Atoms] = ()
 ) -> tuple[State, dict]:
-    """Structures for what the training frames lack, by the routes of `generate.MIX`.
+    """Structures whose labels the training frames lack, by the way that the config names.
 
     **Arguments:** `beside` structures that are no gap any more, though they are not labelled yet.
     """
-    made = generation.generate(
-        setting(state, config, beside), key, config.num_generated, band=config.novelty_band
-    )
+    known, num = setting(state, config, beside), config.num_generated
+    if config.acquisition == "novelty":
+        made = generation.generate(known, key, num, band=config.novelty_band)
+    else:
+        soon = [from_atoms(atoms, config.species) for atoms in beside]
+        made = generation.acquire(known, key, num, beside=soon)
     accepted = [one for one in made if not one.error]
     generated = _as_arrays(state, config, made) if made else None
     by_route = Counter(one.route for one in accepted)

@@ -21,6 +21,7 @@ from jaxvae_md.plot.environments import reconstruction as reconstruction
 from jaxvae_md.plot.growth import Snapshot as Snapshot
 from jaxvae_md.plot.growth import film as film
 from jaxvae_md.plot.growth import film_movie as film_movie
+from jaxvae_md.plot.learning import learning_curves as learning_curves
 from jaxvae_md.plot.potential import pair_potential as pair_potential
 from jaxvae_md.plot.potential import parity as parity
 from jaxvae_md.plot.potential import training_history as training_history

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from jaxtyping import Float
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from jaxvae_md.plot.style import (
     BLUE,
@@ -58,6 +59,8 @@ def parity(
             edge = {"edgecolor": "white", "linewidth": 0.3}
             top.scatter(x[chosen], y[chosen], s=24, c=color, marker=marker, zorder=3, **edge)
         square_axes(top, limits, x, y)
+        # total energies of a reference have many digits
+        top.xaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10]))
         drawn.append(density_parity(bottom, x_force, y_force, force_limits))
         mae, mae_force = (1e3 * np.mean(np.abs(a - b)) for a, b in ((x, y), (x_force, y_force)))
         name = textwrap.fill(name, 28)

@@ -315,3 +315,70 @@ def test_a_setting_needs_one_table_of_species():
     descriptor, potential = chebyshev(("Ge",), 4.0, 2, 4.0, 2), stillinger_weber()
     with pytest.raises(SpeciesError, match="Ge"):
         generate.setting(frames, descriptor, potential, potential.init(None), NEAREST, 600.0)
+
+
+HEATING = generate.Heating((300.0, 1500.0), num_starts=3, num_frames=2, num_steps=20)
+
+
+@pytest.fixture(scope="module")
+def acquired(setting):
+    return generate.acquire(setting, jax.random.key(0), 5, HEATING)
+
+
+def test_what_is_acquired_is_sound_and_made_in_several_ways(setting, acquired):
+    chosen = [one for one in acquired if not one.error]
+    assert len(chosen) == 5
+    assert acquired[:5] == chosen
+    pool = generate.candidates(setting, jax.random.key(0), 5, HEATING)
+    routes = {one.route for one in pool if not one.error}
+    assert routes == {"explore", "decode", "simulate"}
+    places = [np.concatenate([np.ravel(one.structure.position)]).tobytes() for one in chosen]
+    assert len(set(places)) == 5
+    for one in chosen:
+        assert np.isfinite([one.novelty, one.energy]).all()
+
+
+def test_the_guard_gives_way_to_what_the_data_do_not_span(setting):
+    narrow = setting._replace(guard=setting.guard._replace(ceiling=setting.guard.floor + 0.01))
+    pool = generate.candidates(narrow, jax.random.key(0), 5, HEATING)
+    assert any(not one.error for one in pool)
+    assert all(one.energy < setting.guard.floor + 1.5 for one in pool if not one.error)
+
+
+def test_what_is_labelled_anyhow_is_not_acquired_again(setting, acquired):
+    first = acquired[0].structure
+    again = generate.acquire(setting, jax.random.key(0), 5, HEATING, beside=[first])
+    assert all(not np.array_equal(one.structure.position, first.position) for one in again[:5])
+
+
+def test_the_same_key_acquires_the_same(setting, acquired):
+    again = generate.acquire(setting, jax.random.key(0), 5, HEATING)
+    for one, other in zip(acquired[:5], again[:5], strict=True):
+        assert np.array_equal(one.structure.position, other.structure.position)
+    assert generate.acquire(setting, jax.random.key(0), 0) == []
+
+
+def test_a_simulation_ends_where_the_potential_lets_atoms_meet(setting):
+    frames = generate.simulated(setting, jax.random.key(1), HEATING)
+    assert len(frames) == 6
+    assert {one.route for one in frames} == {"simulate"}
+    # hotter ones move farther, also in the mean over each simulation's start
+    moved = lambda one: np.sqrt(
+        np.mean((one.structure.position - setting.training[one.start].position) ** 2)
+    )
+    assert moved(frames[2]) > moved(frames[0])
+    nothing = lennard_jones(systems.SI, 4.5, 0.1, 1e-6)
+    free = setting._replace(potential=nothing, params=nothing.init(jax.random.key(0)))
+    hot = generate.Heating((2e4, 2e4), num_starts=4, num_frames=4, num_steps=100)
+    gas = generate.simulated(free, jax.random.key(1), hot)
+    assert len(gas) < 16
+    limit = generate.Guard(np.full((1, 1), 0.72 * NEAREST), 0.0, 0.0)
+    assert all(closest_pair(one.structure, limit) >= 1 for one in gas)
+
+
+def test_a_bad_setting_is_refused_before_anything_is_acquired(setting):
+    with pytest.raises(OptionError, match="num is -1"):
+        generate.acquire(setting, jax.random.key(0), -1)
+    nan = setting._replace(guard=setting.guard._replace(ceiling=np.nan))
+    with pytest.raises(OptionError, match="the guard is"):
+        generate.acquire(nan, jax.random.key(0), 1)

@@ -57,6 +57,7 @@ WRONG = [
     ("novelty_band", [3.0, 1.0]),
     ("novelty_band", [1.0]),
     ("novelty_band", 2.0),
+    ("acquisition", "random"),
     ("hidden", [8, 0.5]),
     ("hidden", [0]),
     ("hidden", 8),

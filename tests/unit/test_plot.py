@@ -79,6 +79,7 @@ def reconstruction() -> Figure:
 
 
 FIGURES = {
+    "learning_curves": lambda: learned(),
     "reconstruction": reconstruction,
     "latent map": lambda: plot.latent_map(CODES, LABELS, SCORES, 1.0, CODES[:4] + 1),
     "latent map, one label": lambda: plot.latent_map(CODES, ["a"] * len(CODES), SCORES, 9.0),
@@ -150,6 +151,16 @@ def by_title(figure: Figure, start: str):
 
 
 @pytest.mark.usefixtures("_warnings_are_errors")
+def learned():
+    """Two ways, three seeds, four kinds."""
+    rng = np.random.default_rng(0)
+    errors = {
+        kind: {way: np.exp(rng.normal(4, 0.1, (3, 4))) for way in ("ours", "random")}
+        for kind in ("crystal", "melt", "surface (outside)", "vacancy")
+    }
+    return plot.learning_curves(errors, {way: 10 * np.arange(4) for way in ("ours", "random")})
+
+
 @pytest.mark.parametrize("name", FIGURES)
 def test_draws_without_overlaps_and_names_its_axes(name):
     figure = drawn(FIGURES[name]())
@@ -465,3 +476,12 @@ def test_a_movie_has_every_moment(tmp_path):
     plot.film_movie(tmp_path / "film.gif", moments(4), FILM_COLORS)
     with Image.open(tmp_path / "film.gif") as movie:
         assert movie.n_frames == 4
+
+
+def test_learning_curves_are_geometric_means_and_named_once():
+    errors = {kind: {"one": np.array([[1.0, 2.0], [4.0, 8.0]])} for kind in ("melt", "crystal")}
+    figure = plot.learning_curves(errors, {"one": np.array([0, 10])})
+    for ax in figure.axes:
+        assert np.allclose(ax.lines[0].get_ydata(), [2.0, 4.0])
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == ["one"]
