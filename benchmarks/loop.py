@@ -135,15 +135,22 @@ class Loop:
 
     def fit(self, known: Sequence, draws: np.ndarray | None = None) -> dict:
         """Parameters by ridge regression; a whole energy (eV) weighs as a force (eV / angstrom)."""
-        gram, right = np.diag(self.penalty), np.zeros(len(self.penalty))
-        for (a, y), times in zip(
-            known, np.ones(len(known)) if draws is None else draws, strict=True
-        ):
+        gram, right, _ = self.normal_equations(known, draws)
+        solution = np.linalg.solve(gram + np.diag(self.penalty), right)
+        return self.ridge.params((self.basis, solution / self.scale))
+
+    def normal_equations(
+        self, known: Sequence, draws: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray, float]:
+        """A^T A, A^T y and y^T y, of scaled coefficients."""
+        gram, right, rest = 0.0, 0.0, 0.0
+        times_each = np.ones(len(known)) if draws is None else draws
+        for (a, y), times in zip(known, times_each, strict=True):
             weight = np.full(len(y), np.sqrt(times * SOFT / (SOFT**2 + np.mean(y[1:] ** 2))))
             weight[0] *= (len(y) - 1) / 3
             a, y = a / self.scale * weight[:, None], y * weight
-            gram, right = gram + a.T @ a, right + a.T @ y
-        return self.ridge.params((self.basis, np.linalg.solve(gram, right) / self.scale))
+            gram, right, rest = gram + a.T @ a, right + a.T @ y, rest + y @ y
+        return np.asarray(gram), np.asarray(right), float(rest)
 
     @cached_property
     def penalty(self) -> np.ndarray:
@@ -232,25 +239,41 @@ def chosen(arm: str, loop: Loop, known, params, labelled, seed: int, key) -> lis
     return [structures[i] for i in picks]
 
 
-def curve(arm: str, seed: int, oracle: str) -> dict[str, Any]:
-    """Errors of one arm and seed by kind, after each round."""
-    began = time.perf_counter()
-    loop = _loop(oracle)
+def rounds(arm: str, loop: Loop, seed: int) -> Iterator[tuple[int, dict, list]]:
+    """Number of labels, the potential's parameters and the equations of its labels, each round."""
     labelled = loop.start(seed)
     num_start, known = len(labelled), loop.equations(labelled)
-    num, errors = [], []
     for number in range(NUM_ROUNDS + 1):
         params = loop.fit(known)
-        num.append(len(labelled) - num_start)
-        errors.append(loop.errors(params))
+        yield len(labelled) - num_start, params, known
         if number < NUM_ROUNDS:
             key = jax.random.fold_in(jax.random.key(seed), number)
             more = chosen(arm, loop, known, params, labelled, seed, key)
             labelled, known = [*labelled, *more], [*known, *loop.equations(more)]
+
+
+def learned(arm: str, loop: Loop, seed: int) -> tuple[dict, list]:
+    """Parameters and equations of the last round."""
+    *_, (_, params, known) = rounds(arm, loop, seed)
+    return params, known
+
+
+def curve(arm: str, seed: int, oracle: str) -> dict[str, Any]:
+    """Errors of one arm and seed by kind, after each round."""
+    began = time.perf_counter()
+    loop = _loop(oracle)
+    num, errors = [], []
+    for labels, params, _ in rounds(arm, loop, seed):
+        num.append(labels)
+        errors.append(loop.errors(params))
     return {
-        "arm": arm, "seed": seed, "oracle": oracle, "num": num, "errors": errors,
+        "arm": arm,
+        "seed": seed,
+        "oracle": oracle,
+        "num": num,
+        "errors": errors,
         "seconds": time.perf_counter() - began,
-    }  # fmt: skip
+    }
 
 
 @lru_cache(maxsize=1)
@@ -259,8 +282,9 @@ def _loop(oracle: str) -> Loop:
 
 
 def area(one: dict[str, Any], kind: str, column: int) -> float:
-    """Under the curve, from the first round on; a round without labels has no width."""
-    return float(np.trapezoid([e[kind][column] for e in one["errors"][1:]], one["num"][1:]))
+    """Under the curve, from the first round on, a label: a round without labels has no width."""
+    errors, num = [e[kind][column] for e in one["errors"][1:]], one["num"][1:]
+    return float(np.trapezoid(errors, num) / (num[-1] - num[0]))
 
 
 def interval(values: Sequence[float]) -> dict[str, Any]:
