@@ -8,15 +8,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxvae_md.descriptors import Chebyshev, Standardizer
-from jaxvae_md.neighbors import NeighborList, allocate_systems, neighbor_list
+from jaxvae_md.generate.candidate import BATCH, whole_batches
+from jaxvae_md.neighbors import NeighborList
 from jaxvae_md.potentials import Potential, compose, lennard_jones
 from jaxvae_md.potentials.potential import Atomic, energy_and_forces, potential
-from jaxvae_md.structure import Structure, from_atoms, pad, stack
+from jaxvae_md.structure import Structure, from_atoms
 
 RIDGE = 1e-4
-AT_A_TIME = 16
-ATOMS, SLOTS = 24, 32
-"""of which sizes and neighbor lists are multiples, since every shape is compiled"""
+ATOMS = 24
+"""of which padded sizes are multiples, since every shape is compiled"""
 
 
 class Frame(NamedTuple):
@@ -152,13 +152,7 @@ def quadratic(descriptor: Chebyshev, standardizer: Standardizer) -> Potential:
 def chunks(
     structures: Sequence[Structure], cutoff: float
 ) -> Iterator[tuple[range, Structure, NeighborList]]:
-    """Batches of few shapes, and which structures they hold; rows beyond these are repeated."""
-    fns = neighbor_list(cutoff)
-    for first in range(0, len(structures), AT_A_TIME):
-        rows = range(first, min(first + AT_A_TIME, len(structures)))
-        some = [structures[i] for i in np.resize(rows, AT_A_TIME)]
-        size = -ATOMS * (-max(len(one.position) for one in some) // ATOMS)
-        batch = stack([pad(one, size) for one in some])
-        neighbors = allocate_systems(fns, batch, multiple=SLOTS)
-        # the list is used as it is: images only make other shapes
-        yield rows, batch, neighbors._replace(images=np.zeros((AT_A_TIME, 0, 3), np.int32))
+    """Batches of few shapes, and which structures they hold."""
+    largest = max(len(one.position) for one in structures)
+    for first, *batch in whole_batches(structures, cutoff, -ATOMS * (-largest // ATOMS)):
+        yield range(first, min(first + BATCH, len(structures))), *batch

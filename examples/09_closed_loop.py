@@ -13,6 +13,7 @@
 # %%
 import json
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import jax
@@ -23,7 +24,7 @@ jax.config.update("jax_enable_x64", True)
 from jaxvae_md import datasets, fit, generate, learn, plot
 from jaxvae_md.batching import batches
 from jaxvae_md.generate.candidate import rng_of
-from jaxvae_md.label import get_labeller, label, label_many, remembered
+from jaxvae_md.label import get_labeller, label, label_many
 from jaxvae_md.learn.gaps import accepted_frames, setting
 from jaxvae_md.learn.loop import stage_key
 from jaxvae_md.learn.state import to_dataset
@@ -33,7 +34,8 @@ SMALL = "JAXVAE_MD_SMALL" in os.environ
 NUM_ROUNDS, NUM_LABELS, NUM_TEST = (1, 3, 2) if SMALL else (5, 12, 20)
 out = Path("09_closed_loop" + ("_small" if SMALL else ""))
 out.mkdir(exist_ok=True)
-labeller = remembered(get_labeller("sw" if SMALL else "qe"), out / "labels.jsonl")
+labeller = get_labeller("sw" if SMALL else "qe")
+workers = ThreadPoolExecutor(getattr(labeller, "num_workers", 1))
 
 # %% [markdown]
 # ## What is known, and what is asked
@@ -124,7 +126,9 @@ for way, (chosen, names) in WAYS.items():
             flush=True,
         )
         if number < NUM_ROUNDS:
-            new, rejected = label_many(chosen(state, config), labeller)
+            new, rejected = label_many(
+                chosen(state, config), labeller, out / "labels.jsonl", workers, failure_rate=0.5
+            )
             print([one.reason for one in rejected] or f"{len(new)} labelled", flush=True)
             state = learn.next_round(state._replace(labels=to_dataset(new, config)))
 
