@@ -73,15 +73,20 @@ if SMALL:
 def errors(state, config) -> dict[str, tuple[float, float]]:
     """Mean absolute errors by kind: forces (meV/Å) and energies (meV/atom)."""
     potential, found = config.architecture.full(state.standardizer), {}
+    every = [atoms for some in judge.values() for atoms in some]
+    structures = [from_atoms(atoms, config.species) for atoms in every]
+    said = fit.predict(potential, state.fitted, batches(structures, potential.cutoff))
+    forces = [np.abs(f - a.get_forces()) for f, a in zip(said.forces, every, strict=True)]
+    energies = [
+        abs(e - a.get_potential_energy()) / len(a) for e, a in zip(said.energy, every, strict=True)
+    ]
+    first = 0
     for kind, some in judge.items():
-        structures = [from_atoms(atoms, config.species) for atoms in some]
-        said = fit.predict(potential, state.fitted, batches(structures, potential.cutoff))
-        forces = [np.abs(f - a.get_forces()) for f, a in zip(said.forces, some, strict=True)]
-        energies = [
-            abs(e - a.get_potential_energy()) / len(a)
-            for e, a in zip(said.energy, some, strict=True)
-        ]
-        found[kind] = 1e3 * float(np.mean(np.concatenate(forces))), 1e3 * float(np.mean(energies))
+        rows = slice(first, first := first + len(some))
+        found[kind] = (
+            1e3 * float(np.mean(np.concatenate(forces[rows]))),
+            1e3 * float(np.mean(energies[rows])),
+        )
     return found
 
 
