@@ -17,6 +17,7 @@ from ase.optimize import BFGS
 
 from jaxvae_md import errors, load_model, run, run_folder
 from jaxvae_md.label import get_labeller, label
+from jaxvae_md.learn import STAGES
 from tests.integration.command import (
     COMMAND,
     assert_refused,
@@ -26,6 +27,8 @@ from tests.integration.command import (
 )
 from tests.integration.kills import learn_is_killed, md_is_killed, started
 from tests.integration.runs import listing, metrics, small_silicon, without_time
+
+TWO_ROUNDS = [(number, stage) for number in (0, 1) for stage in STAGES]
 
 
 @pytest.fixture(scope="module")
@@ -172,7 +175,7 @@ def test_labelled_structures_join_the_data_and_another_round_begins(here, tmp_pa
                      cwd=tmp_path)  # fmt: skip
     assert done.returncode == 0, done.stderr
     records = metrics(tmp_path / "run")
-    assert [record["round"] for record in records] == [0] * 10 + [1] * 10
+    assert [(record["round"], record["stage"]) for record in records] == TWO_ROUNDS
     new = len(ase.io.read(tmp_path / "labelled.extxyz", ":"))
     by_stage = {(record["round"], record["stage"]): record for record in records}
     frames = [by_stage[number, "describe"]["num_frames"] for number in (0, 1)]
@@ -234,7 +237,7 @@ def test_rounds_with_a_labeller_follow_each_other(here, tmp_path):
                      cwd=tmp_path)  # fmt: skip
     assert done.returncode == 0, done.stderr
     records = metrics(tmp_path / "jaxvae-md-run")
-    assert [record["round"] for record in records] == [0] * 10 + [1] * 10
+    assert [(record["round"], record["stage"]) for record in records] == TWO_ROUNDS
     assert (tmp_path / "jaxvae-md-run" / "round_0" / "model.npz").is_file()
     lines = (tmp_path / "jaxvae-md-run" / "labels.jsonl").read_text().splitlines()
     labelled = sum(r["num_labelled"] for r in records if r["stage"] == "label")
