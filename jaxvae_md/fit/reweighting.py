@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
@@ -142,16 +142,17 @@ def averages(
 def reweighting(
     loss_fn: Callable[[Any], Float[Array, ""]],
     observe_fn: Callable[[Params, Structure, NeighborList], Any],
-    simulator: Simulator,
+    simulator: Simulator | Sequence[Simulator],
     params: Params,
-    structure: Structure,
+    structure: Structure | Sequence[Structure],
     *,
     key: Array,
-    temperature: float,
+    temperature: float | Sequence[float],
     num_steps: int = 10000,
     equilibration: int = 2000,
     record_every: int = 50,
     cutoff: float | None = None,
+    penalty_fn: Callable[[Params], Float[Array, ""]] | None = None,
     num_updates: int = 30,
     optimiser: optax.GradientTransformation | None = None,
     min_effective: float = 0.9,
@@ -166,12 +167,16 @@ def reweighting(
     update is halved until they are worth half of that. Averages of thousands of steps can be fitted
     so: there is no horizon. A loss in units of what each average fluctuates is the sharpest.
 
+    Several phases are fitted at once by sequences of as many simulators, structures and
+    temperatures; `loss_fn` gets a list of their averages then.
+
     **Arguments:** `loss_fn(averages)` of the averages of what `observe_fn(params, structure,
     neighbors)` returns for a frame, a pytree; `cutoff` (angstrom) of the list that it gets, the
     potential's where none is given; `simulator` of constant temperature, and that `temperature`
-    in K; `num_steps` recorded every `record_every`, after `equilibration`; `num_updates` of the
-    parameters by L-BFGS, which begins anew with each trajectory and a step of half a per cent, or
-    by `optimiser`, which does not.
+    in K; `num_steps` recorded every `record_every`, after `equilibration`; `penalty_fn(params)`,
+    added to the loss, says what other data allow; `num_updates` of the parameters by L-BFGS, which
+    begins anew with each trajectory and a step of half a per cent, or by `optimiser`, which does
+    not.
     **Returns:** the parameters of the last update; `history` is the loss before each.
     **Raises:** `RunError` where a simulation fails or the loss is not finite; `OptionError`.
     **Source:** Thaler and Zavadlav, Nat. Commun. 12, 6884 (2021).
@@ -190,51 +195,64 @@ def reweighting(
             f"num_steps is {num_steps}, record_every {record_every}, equilibration {equilibration}",
             remedy="record at least one frame",
         )
-    potential = simulator.potential
+    several = not isinstance(simulator, Simulator)
+    phases = _phases(simulator, structure, temperature) if several else [
+        (simulator, structure, temperature)
+    ]  # fmt: skip
+    potential = phases[0][0].potential
     by_default = optimiser is None
     if optimiser is None:
         optimiser = relative(optax.lbfgs(), unit=5e-3)
 
-    def value(params, ensemble):
-        mean, worth = averages(potential, params, ensemble, observe_fn)
-        return loss_fn(mean), worth
+    def value(params, ensembles):
+        found = [averages(potential, params, one, observe_fn) for one in ensembles]
+        means = [mean for mean, _ in found]
+        loss = loss_fn(means if several else means[0])
+        penalty = 0.0 if penalty_fn is None else penalty_fn(params)
+        return loss + penalty, _least([worth for _, worth in found], ensembles)
 
     value_and_grad = jax.jit(jax.value_and_grad(value, has_aux=True))
 
     @jax.jit
-    def update(params, loss, gradient, moments, ensemble):
-        of_params = lambda params: value(params, ensemble)[0]
+    def update(params, loss, gradient, moments, ensembles):
+        of_params = lambda params: value(params, ensembles)[0]
         change, moments = change_by(optimiser, of_params, params, loss, gradient, moments)
-        least = 0.5 * min_effective * len(ensemble.energy)
 
         def updated(share):
             scaled = jax.tree.map(lambda c: share * c, change)
             return potential.project(optax.apply_updates(params, scaled))
 
         def too_far(share):
-            _, worth = weights(potential, updated(share), ensemble)
-            return ~(worth >= least) & (share > _LEAST_SHARE)
+            worths = [weights(potential, updated(share), one)[1] for one in ensembles]
+            return ~(_least(worths, ensembles) >= 0.5 * min_effective) & (share > _LEAST_SHARE)
 
         share = lax.while_loop(too_far, lambda share: 0.5 * share, jnp.ones(()))
         return updated(share), moments
 
-    options = {"temperature": temperature, "record_every": record_every, "cutoff": cutoff}
-    state = begin(simulator, params, structure, key, temperature)
-    ensemble, state = sample(
-        simulator, params, state, num_steps, equilibration=equilibration, **options
-    )
+    keys = jax.random.split(key, len(phases)) if several else [key]
+    states = [begin(sim, params, of, k, t) for (sim, of, t), k in zip(phases, keys, strict=True)]
+
+    def resampled(states, equilibration):
+        pairs = [
+            sample(
+                sim, params, state, num_steps, temperature=t, record_every=record_every,
+                equilibration=equilibration, cutoff=cutoff,
+            )
+            for (sim, _, t), state in zip(phases, states, strict=True)
+        ]  # fmt: skip
+        return [ensemble for ensemble, _ in pairs], [state for _, state in pairs]
+
+    ensembles, states = resampled(states, equilibration)
     history, num_sampled = [], 1
     moments = optimiser.init(params)
     with tqdm(range(num_updates), desc=label, unit="update", disable=not progress) as bar:
         for _ in bar:
-            (loss, worth), gradient = value_and_grad(params, ensemble)
-            if not worth >= min_effective * len(ensemble.energy):
-                ensemble, state = sample(
-                    simulator, params, state, num_steps, equilibration=equilibration // 4, **options
-                )
+            (loss, worth), gradient = value_and_grad(params, ensembles)
+            if not worth >= min_effective:
+                ensembles, states = resampled(states, equilibration // 4)
                 num_sampled += 1
                 moments = optimiser.init(params) if by_default else moments
-                (loss, worth), gradient = value_and_grad(params, ensemble)
+                (loss, worth), gradient = value_and_grad(params, ensembles)
             if not all_finite((loss, gradient)):
                 raise RunError(
                     f"the loss or its gradient is not finite at update {len(history)}; take a "
@@ -242,8 +260,27 @@ def reweighting(
                 )
             history.append(float(loss))
             bar.set_postfix(loss=f"{history[-1]:.3g}", trajectories=num_sampled)
-            params, moments = update(params, loss, gradient, moments, ensemble)
+            params, moments = update(params, loss, gradient, moments, ensembles)
     return FitResult(params, np.array(history))
+
+
+def _phases(simulators, structures, temperatures) -> list[tuple[Simulator, Structure, float]]:
+    """What is sampled, one after the other; of one potential."""
+    lengths = len(simulators), len(structures), len(temperatures)
+    if len(set(lengths)) > 1 or not lengths[0]:
+        raise OptionError(
+            "there are {} simulators, {} structures and {} temperatures".format(*lengths),
+            remedy="give as many of each",
+        )
+    if any(one.potential is not simulators[0].potential for one in simulators):
+        raise OptionError("the simulators are of several potentials", remedy="give all the same")
+    return list(zip(simulators, structures, temperatures, strict=True))
+
+
+def _least(worths, ensembles: Sequence[Ensemble]) -> Float[Array, ""]:
+    """The smallest share of frames that weighted ones are worth."""
+    shares = [worth / len(one.energy) for worth, one in zip(worths, ensembles, strict=True)]
+    return jnp.min(jnp.stack(shares))
 
 
 def _over_frames(potential: Potential, params: Params, ensemble: Ensemble, observe_fn):

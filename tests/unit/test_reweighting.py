@@ -12,6 +12,7 @@ from jaxvae_md import fit, units
 from jaxvae_md.errors import OptionError, RunError
 from jaxvae_md.neighbors import neighbor_list
 from jaxvae_md.observables import pressure
+from jaxvae_md.potentials import lennard_jones
 from jaxvae_md.simulate import begin, nvt_langevin
 from tests.argon import ARGON, PARAMS, crystal
 from tests.asserts import assert_close, assert_gradient
@@ -86,6 +87,45 @@ def test_a_fit_samples_again_when_few_frames_are_left(monkeypatch):
     assert result.history[-1] < 0.5 * result.history[0]
     assert 1 < len(sampled) < 7
     assert float(result.params["sigma"][0, 0]) != float(PARAMS["sigma"][0, 0])
+
+
+@pytest.mark.slow
+def test_phases_are_fitted_at_once_and_a_penalty_holds_the_parameters_back():
+    kelvins, start = (60.0, 120.0), float(PARAMS["sigma"][0, 0])
+    simulators = [nvt_langevin(ARGON, dt=5.0, temperature=kelvin) for kelvin in kelvins]
+    options = {"key": KEY, "temperature": kelvins, "num_steps": 200, "record_every": 20}
+    options |= {"equilibration": 100, "num_updates": 4}
+    seen = []
+
+    def loss(means):
+        seen.append(means)
+        return sum((mean - target) ** 2 for mean, target in zip(means, (0.2, 0.4), strict=True))
+
+    def fitted(penalty):
+        return fit.reweighting(
+            loss, observe, simulators, PARAMS, [crystal()] * 2, penalty_fn=penalty, **options
+        )
+
+    free = fitted(None)
+    assert isinstance(seen[0], list) and len(seen[0]) == 2
+    assert free.history[-1] < free.history[0]
+    held = fitted(lambda params: 1e6 * jnp.sum((params["sigma"] - start) ** 2))
+    moved = [abs(float(result.params["sigma"][0, 0]) - start) for result in (free, held)]
+    assert moved[1] < 0.2 * moved[0]
+
+
+def test_phases_that_do_not_belong_together_are_refused():
+    other = nvt_langevin(lennard_jones(("Ar",), 8.5), dt=5.0, temperature=KELVIN)
+    arguments = of_target(0.0), observe
+    for simulators, structures, kelvins, words in (
+        ([SIMULATOR], [crystal()] * 2, [KELVIN] * 2, "1 simulators, 2 structures and 2 temp"),
+        ([], [], [], "0 simulators"),
+        ([SIMULATOR, other], [crystal()] * 2, [KELVIN] * 2, "of several potentials"),
+    ):
+        with pytest.raises(OptionError, match=words):
+            fit.reweighting(
+                *arguments, simulators, PARAMS, structures, key=KEY, temperature=kelvins
+            )
 
 
 def observe_frame(params, position):
