@@ -37,7 +37,9 @@ CUTOFF = 5.8
 PRESSURE, RDF, RESIDUALS = 0.2, 0.02, 0.01
 """GPa, and without units: deviations that count one in the loss"""
 NUM_STEPS, EQUILIBRATION, EVERY = 6000, 1500, 20
-NUM_TRAJECTORIES, NUM_UPDATES, LEARNING_RATE = 4, 40, 0.02
+NUM_UPDATES, LEARNING_RATE = 60, 0.03
+DT, FRICTION = 2.0, 0.02
+"""fs, 1 / fs"""
 
 
 class Phase(NamedTuple):
@@ -77,16 +79,6 @@ def observer(potential):
     return observe
 
 
-def sampled(potential, params, phase: Phase, key, state=None):
-    simulator = nvt_langevin(potential, 2.0, phase.kelvin, 0.02)
-    if state is None:
-        state = begin(simulator, params, phase.start, key, phase.kelvin)
-    return fit.sample(
-        simulator, params, state, NUM_STEPS, temperature=phase.kelvin, record_every=EVERY,
-        equilibration=EQUILIBRATION, cutoff=CUTOFF,
-    )  # fmt: skip
-
-
 def wrong(seen: Seen, target: Seen):
     """The loss of one phase."""
     return ((seen.pressure - target.pressure) / PRESSURE) ** 2 + jnp.mean(
@@ -94,46 +86,65 @@ def wrong(seen: Seen, target: Seen):
     )
 
 
-def refined(of: loop.Loop, known: Sequence, params: dict, states, targets) -> Iterator[dict]:
-    """Parameters after each trajectory."""
+def measured_in(metric: np.ndarray, inner: optax.GradientTransformation):
+    """An optimiser of the coefficients in coordinates in which `metric` is the unit matrix."""
+    to_coefficients = jnp.asarray(np.linalg.inv(np.linalg.cholesky(metric)).T)
+
+    def init(params):
+        return inner.init(jnp.zeros(len(metric)))
+
+    def update(gradient, state, params=None):
+        slope = gradient["series"]["coefficients"] @ to_coefficients
+        step, state = inner.update(slope, state)
+        change = jax.tree.map(jnp.zeros_like, gradient)
+        change["series"]["coefficients"] = to_coefficients @ step
+        return change, state
+
+    return optax.GradientTransformation(init, update)
+
+
+def refined(of: loop.Loop, known: Sequence, params: dict, every: Sequence[Phase], targets) -> dict:
+    """The parameters that match the targets."""
     gram, right, rest = of.normal_equations(known)
-    first = np.asarray(params["quadratic"]["coefficients"]) * of.scale
+    first = np.asarray(params["series"]["coefficients"]) * of.scale
     residual = float(first @ gram @ first - 2 * first @ right + rest)
-    # residuals grow by the square of a step in these coordinates, in units of RESIDUALS
-    factor = np.linalg.cholesky((gram + np.diag(of.penalty)) / (RESIDUALS * residual))
-    potential = of.ridge.potential
-    observe = observer(potential)
+    # what residuals grow by, in units of RESIDUALS, of unscaled coefficients
+    metric = (gram + np.diag(of.penalty)) * np.outer(of.scale, of.scale) / (RESIDUALS * residual)
+    potential, start = of.ridge.potential, params["series"]["coefficients"]
 
-    def at(u):
-        step = jax.scipy.linalg.solve_triangular(factor.T, u)
-        quadratic = {**params["quadratic"], "coefficients": (first + step) / of.scale}
-        return {**params, "quadratic": quadratic}
+    def penalty(params):
+        change = params["series"]["coefficients"] - start
+        return change @ jnp.asarray(metric) @ change
 
-    def loss(u, ensembles):
-        pairs = [fit.averages(potential, at(u), one, observe) for one in ensembles]
-        total = sum(wrong(seen, t) for (seen, _), t in zip(pairs, targets, strict=True))
-        least = jnp.min(
-            jnp.array([n / len(e.energy) for (_, n), e in zip(pairs, ensembles, strict=True)])
-        )
-        return total + jnp.sum(u**2), least
+    result = fit.reweighting(
+        lambda means: sum(wrong(*pair) for pair in zip(means, targets, strict=True)),
+        observer(potential),
+        [nvt_langevin(potential, DT, phase.kelvin, FRICTION) for phase in every],
+        params,
+        [phase.start for phase in every],
+        key=jax.random.key(100),
+        temperature=[phase.kelvin for phase in every],
+        num_steps=NUM_STEPS,
+        equilibration=EQUILIBRATION,
+        record_every=EVERY,
+        cutoff=CUTOFF,
+        penalty_fn=penalty,
+        num_updates=NUM_UPDATES,
+        optimiser=measured_in(metric, optax.adam(LEARNING_RATE)),
+        min_effective=0.5,
+        progress=True,
+    )
+    return result.params
 
-    value_and_grad = jax.jit(jax.value_and_grad(loss, has_aux=True))
-    adam = optax.adam(LEARNING_RATE)
-    u = jnp.zeros(len(first))
-    for number in range(NUM_TRAJECTORIES):
-        runs = [
-            sampled(potential, at(u), phase, jax.random.key(100 + number), state)
-            for phase, state in states
-        ]
-        states = [(phase, after) for (phase, _), (_, after) in zip(states, runs, strict=True)]
-        ensembles, moments = [ensemble for ensemble, _ in runs], adam.init(u)
-        for _ in range(NUM_UPDATES):
-            (_, least), slope = value_and_grad(u, ensembles)
-            if least < 0.5:
-                break
-            change, moments = adam.update(slope, moments)
-            u = optax.apply_updates(u, change)
-        yield at(u)
+
+def averages(potential, params, phase: Phase, key) -> Seen:
+    """Of a simulation of its own."""
+    simulator = nvt_langevin(potential, DT, phase.kelvin, FRICTION)
+    ensemble, _ = fit.sample(
+        simulator, params, begin(simulator, params, phase.start, key, phase.kelvin), NUM_STEPS,
+        temperature=phase.kelvin, record_every=EVERY, equilibration=EQUILIBRATION, cutoff=CUTOFF,
+    )  # fmt: skip
+    return fit.averages(potential, params, ensemble, observer(potential))[0]
 
 
 def measured(seed: int, oracle: str) -> Iterator[dict[str, Any]]:
@@ -142,14 +153,14 @@ def measured(seed: int, oracle: str) -> Iterator[dict[str, Any]]:
     every = phases(of)
     oracle_params = of.oracle.init(jax.random.key(0))
     keys = [jax.random.key(number) for number in range(len(every))]
-    seen = lambda potential, params, phase, key: fit.averages(
-        potential, params, sampled(potential, params, phase, key)[0], observer(potential)
-    )[0]
-    targets = [seen(of.oracle, oracle_params, *pair) for pair in zip(every, keys, strict=True)]
-    *_, after = refined(of, known, params, [(phase, None) for phase in every], targets)
+    targets = [
+        averages(of.oracle, oracle_params, phase, key)
+        for phase, key in zip(every, keys, strict=True)
+    ]
+    after = refined(of, known, params, every, targets)
     for phase, key, target in zip(every, keys, targets, strict=True):
         for when, p in (("before", params), ("after", after)):
-            found = seen(of.ridge.potential, p, phase, jax.random.fold_in(key, 1))
+            found = averages(of.ridge.potential, p, phase, jax.random.fold_in(key, 1))
             rdf = float(np.sqrt(np.mean((found.rdf - target.rdf) ** 2)))
             yield {"name": f"refined-{phase.name}-pressure-{when}", "unit": "GPa",
                    "value": float(found.pressure), "oracle": float(target.pressure)}  # fmt: skip
