@@ -26,6 +26,10 @@ _MULTIPLE = 32
 """of which the capacity of a neighbor list is one"""
 BATCH = 16
 """structures that are worked on side by side"""
+BAND = (1.5, 4.5)
+"""novelty, over d95, of an environment that is worth a label and still believed"""
+MAX_RESIDUAL = 0.3
+"""of a latent request, in units of the prior's width"""
 ENERGY_TOO_HIGH, ENERGY_TOO_LOW, KNOWN, TOO_FAR, REQUEST_MISSED, REPEATED, NO_LABEL = (
     1 << bit for bit in range(10, 17)
 )
@@ -217,6 +221,19 @@ def whole_batches(
         neighbors = allocate_systems(fns, batch, multiple=_MULTIPLE)
         # images are for an update; without them there are fewer shapes
         yield first, batch, neighbors._replace(images=np.zeros((BATCH, 0, 3), np.int32))
+
+
+def plausible(
+    candidates: Sequence[Candidate], z: Sequence[Float[np.ndarray, "n f"]]
+) -> Float[np.ndarray, "v f"] | None:
+    """Environments of measured candidates that the guard allows, whether they are novel or not.
+
+    ```python
+    setting = setting._replace(visited=plausible(*measure(setting, candidates, (1.5, 4.5), 0.3)))
+    ```
+    """
+    allowed = [of for one, of in zip(candidates, z, strict=True) if not one.error & ~KNOWN]
+    return np.concatenate(allowed) if allowed else None
 
 
 def rng_of(key: Array) -> np.random.Generator:

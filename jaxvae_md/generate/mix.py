@@ -11,7 +11,16 @@ from jaxtyping import Float
 from jaxvae_md._typing import Array
 from jaxvae_md.errors import OptionError
 from jaxvae_md.generate.ascent import ascend
-from jaxvae_md.generate.candidate import KNOWN, REPEATED, Candidate, Setting, check, measure
+from jaxvae_md.generate.candidate import (
+    BAND,
+    MAX_RESIDUAL,
+    REPEATED,
+    Candidate,
+    Setting,
+    check,
+    measure,
+    plausible,
+)
 from jaxvae_md.generate.decode import decode
 from jaxvae_md.generate.explore import explore
 
@@ -32,8 +41,8 @@ def generate(
     num: int,
     mix: Mapping[str, float] = MIX,
     *,
-    band: tuple[float, float] = (1.5, 4.5),
-    max_residual: float = 0.3,
+    band: tuple[float, float] = BAND,
+    max_residual: float = MAX_RESIDUAL,
 ) -> list[Candidate]:
     """`num` structures whose central environment the data lack, and those that were rejected.
 
@@ -81,7 +90,7 @@ def generate(
             continue
         measured, z = measure(setting, candidates, band, max_residual)
         if route == "explore":
-            setting = setting._replace(visited=_plausible(measured, z))
+            setting = setting._replace(visited=plausible(measured, z))
         picks = _pick(setting, measured, z, archive, count, band[0])
         accepted += [measured[i] for i in picks]
         sound = {i for i, one in enumerate(measured) if not one.error}
@@ -108,14 +117,6 @@ def _split(num: int, mix: Mapping[str, float], can_decode: bool) -> dict[str, in
     for route in by_remainder[: num - sum(out.values())]:
         out[route] += 1
     return out
-
-
-def _plausible(
-    candidates: Sequence[Candidate], z: Sequence[Float[np.ndarray, "n f"]]
-) -> Float[np.ndarray, "v f"] | None:
-    """Environments of candidates that the guard allows, whether they are novel or not."""
-    allowed = [of for one, of in zip(candidates, z, strict=True) if not one.error & ~KNOWN]
-    return np.concatenate(allowed) if allowed else None
 
 
 def _pick(

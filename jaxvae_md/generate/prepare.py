@@ -10,7 +10,7 @@ import numpy as np
 
 from jaxvae_md import coverage
 from jaxvae_md._typing import Params
-from jaxvae_md.descriptors import Chebyshev, describe, fit_standardizer
+from jaxvae_md.descriptors import Chebyshev, Standardizer, describe, fit_standardizer
 from jaxvae_md.errors import SpeciesError
 from jaxvae_md.generate.candidate import Setting
 from jaxvae_md.generate.guard import fit_guard
@@ -29,13 +29,15 @@ def setting(
     nearest_distance: float,
     temperature: float,
     seed: int = 0,
+    standardizer: Standardizer | None = None,
 ) -> Setting:
     """A setting without a VAE: `generate` explores, and decodes nothing.
 
     A run of `learn` makes one with its VAE by `learn.gaps.setting`.
 
     **Arguments:** `descriptor` and `potential` of the same species; `nearest_distance` (angstrom)
-    of the material, `temperature` (K) of short simulations. **Raises:** `SpeciesError`.
+    of the material, `temperature` (K) of short simulations; `standardizer` of the descriptors,
+    that of `training` where none is given. **Raises:** `SpeciesError`.
 
     ```python
     made = generate(setting(frames, descriptor, tungsten, params, 2.74, 600.0), key, num=10)
@@ -47,7 +49,8 @@ def setting(
             remedy="give both the same species, in the same order",
         )
     x = describe(training, descriptor)
-    standardizer = fit_standardizer(np.concatenate(x))
+    if standardizer is None:
+        standardizer = fit_standardizer(np.concatenate(x))
     z = [np.asarray(standardizer.apply(jnp.asarray(part))) for part in x]
     structures = [from_atoms(atoms, descriptor.species) for atoms in training]
     return Setting(
