@@ -17,9 +17,10 @@ that `ours` sees: by chance; by the mean delta-H of the frame, one after the oth
 its defaults); by the largest spread of an atom's force among four fits to frames drawn with
 replacement. `generated-random`, `-quests` and `-committee` choose from what moves make in `ours`.
 
-The potential is quadratic in principal components of 26 descriptors (cutoff 5 angstrom) over a
-repulsive core: fitted in a second, always to the same minimum, and simulated as any of the package.
-Scales of the descriptors are those of rattled crystal, for all arms.
+The potential is linear in 26 descriptors (cutoff 5 angstrom), in products of their principal
+components and in 800 random waves, over a repulsive core: fitted in a second or two, always to the
+same minimum, and simulated as any of the package. Scales of the descriptors are those of rattled
+crystal, for all arms.
 """
 
 import argparse
@@ -41,7 +42,7 @@ import numpy as np
 from ase.build import bulk
 from scipy.stats import t as student
 
-from jaxvae_md import coverage, datasets, generate, plot
+from jaxvae_md import datasets, generate, plot
 from jaxvae_md.datasets.sampling import sampled
 from jaxvae_md.descriptors import chebyshev, describe, fit_standardizer, perturbed
 from jaxvae_md.generate.candidate import rng_of
@@ -52,7 +53,7 @@ from jaxvae_md.structure import Structure, from_atoms, to_atoms
 # on the path for this import alone: numba, of quests, would find the benchmark coverage.py
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path[:] = [HERE, *(path for path in sys.path if path != HERE)]
-from ridge import Frame, Ridge, chunks  # noqa: E402
+from ridge import Frame, Ridge, Waves, chunks  # noqa: E402
 
 sys.path.remove(HERE)
 jax.config.update("jax_enable_x64", True)
@@ -61,9 +62,12 @@ ORACLES: dict[str, Callable] = {"sw": stillinger_weber, "tersoff": lambda: terso
 SPECIES, LATTICE, NEAREST = ("Si",), 5.431, 2.35
 NUM_ROUNDS, NUM_LABELS = 4, 10
 NUM_TEST, NUM_PRODUCTS, NUM_MEMBERS = 12, 26, 4
-PRIOR = (3.0, 300.0, 1e-9)
-"""penalties of descriptors, products and the constant, in units of their size in rattled crystal"""
-SOFT = 0.5
+LENGTHS, NUM_WAVES = (4.0, 12.0), 400
+"""of the kernels that waves stand for, and how many of each"""
+PRIOR = (3.0, 300.0, 3000.0, 1e-9)
+"""penalties of descriptors, products, waves and the constant, in units of their size in rattled
+crystal"""
+SOFT = 0.15
 """eV / angstrom: frames weigh less as their forces exceed it"""
 OUTSIDE = ("amorphous", "phase", "interstitial")
 
@@ -80,7 +84,8 @@ class Loop:
             for atoms in perturbed([self.crystal] * 4, 1, rattle=noise, seed=1)
         ]
         standardizer = fit_standardizer(np.concatenate(describe(rattled, descriptor)))
-        self.ridge = Ridge(descriptor, standardizer, NEAREST)
+        waves = Waves.of_lengths(descriptor.num_features, LENGTHS, NUM_WAVES)
+        self.ridge = Ridge(descriptor, standardizer, NEAREST, waves)
         some = self.ridge.frames(rattled)
         self.basis = self.ridge.basis(some, NUM_PRODUCTS)
         matrices = [self.ridge.matrix(frame, self.basis) for frame in some]
@@ -154,12 +159,12 @@ class Loop:
 
     @cached_property
     def penalty(self) -> np.ndarray:
-        num = self.ridge.descriptor.num_features
-        return np.repeat(PRIOR, [num, len(self.scale) - num - 1, 1])
+        num, num_waves = self.ridge.descriptor.num_features, len(self.ridge.waves.phase)
+        return np.repeat(PRIOR, [num, len(self.scale) - num - num_waves - 1, num_waves, 1])
 
     def errors(self, params: dict) -> dict[str, tuple[float, float]]:
         """Mean absolute errors of forces (eV / angstrom) and energies per atom (eV)."""
-        coefficients, out = np.asarray(params["quadratic"]["coefficients"]), {}
+        coefficients, out = np.asarray(params["series"]["coefficients"]), {}
         for kind, known in self.test.items():
             wrong = [np.abs(a @ coefficients - y) for a, y in known]
             forces, energies = np.concatenate([w[1:] for w in wrong]), [w[0] for w in wrong]
@@ -167,13 +172,10 @@ class Loop:
         return out
 
     def setting(self, params: dict, labelled: Sequence[Structure], seed: int) -> generate.Setting:
-        ridge = self.ridge
-        frames = [to_atoms(one, SPECIES) for one in labelled]
-        z = [np.asarray(ridge.standardizer.apply(x)) for x in describe(frames, ridge.descriptor)]
-        return generate.Setting(
-            ridge.descriptor, ridge.standardizer, labelled, coverage.fit_novelty(z, seed=seed),
-            ridge.potential, params, generate.fit_guard(labelled, ridge.potential, params, NEAREST),
-            NEAREST, 600.0, x_train=np.concatenate(z),
+        ridge, frames = self.ridge, [to_atoms(one, SPECIES) for one in labelled]
+        return generate.setting(
+            frames, ridge.descriptor, ridge.potential, params, NEAREST, 600.0, seed,
+            ridge.standardizer,
         )  # fmt: skip
 
     def spread(self, members: Sequence[dict], structures: Sequence[Structure]) -> np.ndarray:
