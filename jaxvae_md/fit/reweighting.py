@@ -196,9 +196,9 @@ def reweighting(
             remedy="record at least one frame",
         )
     several = not isinstance(simulator, Simulator)
-    phases = _phases(simulator, structure, temperature) if several else [
-        (simulator, structure, temperature)
-    ]  # fmt: skip
+    phases = _phases(
+        *([part] if not several else part for part in (simulator, structure, temperature))
+    )
     potential = phases[0][0].potential
     by_default = optimiser is None
     if optimiser is None:
@@ -264,7 +264,9 @@ def reweighting(
     return FitResult(params, np.array(history))
 
 
-def _phases(simulators, structures, temperatures) -> list[tuple[Simulator, Structure, float]]:
+def _phases(
+    simulators: Any, structures: Any, temperatures: Any
+) -> list[tuple[Simulator, Structure, float]]:
     """What is sampled, one after the other; of one potential."""
     lengths = len(simulators), len(structures), len(temperatures)
     if len(set(lengths)) > 1 or not lengths[0]:
