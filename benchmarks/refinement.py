@@ -94,10 +94,10 @@ def measured_in(metric: np.ndarray, inner: optax.GradientTransformation):
         return inner.init(jnp.zeros(len(metric)))
 
     def update(gradient, state, params=None):
-        slope = gradient["series"]["coefficients"] @ to_coefficients
+        slope = gradient["quadratic"]["coefficients"] @ to_coefficients
         step, state = inner.update(slope, state)
         change = jax.tree.map(jnp.zeros_like, gradient)
-        change["series"]["coefficients"] = to_coefficients @ step
+        change["quadratic"]["coefficients"] = to_coefficients @ step
         return change, state
 
     return optax.GradientTransformation(init, update)
@@ -106,14 +106,14 @@ def measured_in(metric: np.ndarray, inner: optax.GradientTransformation):
 def refined(of: loop.Loop, known: Sequence, params: dict, every: Sequence[Phase], targets) -> dict:
     """The parameters that match the targets."""
     gram, right, rest = of.normal_equations(known)
-    first = np.asarray(params["series"]["coefficients"]) * of.scale
+    first = np.asarray(params["quadratic"]["coefficients"]) * of.scale
     residual = float(first @ gram @ first - 2 * first @ right + rest)
     # what residuals grow by, in units of RESIDUALS, of unscaled coefficients
     metric = (gram + np.diag(of.penalty)) * np.outer(of.scale, of.scale) / (RESIDUALS * residual)
-    potential, start = of.ridge.potential, params["series"]["coefficients"]
+    potential, start = of.ridge.potential, params["quadratic"]["coefficients"]
 
     def penalty(params):
-        change = params["series"]["coefficients"] - start
+        change = params["quadratic"]["coefficients"] - start
         return change @ jnp.asarray(metric) @ change
 
     result = fit.reweighting(

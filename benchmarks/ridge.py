@@ -30,44 +30,17 @@ class Frame(NamedTuple):
     """energy per atom and forces of the repulsive core"""
 
 
-class Waves(NamedTuple):
-    """Random features: cosines whose fits are those of a Gaussian kernel.
-
-    Rahimi and Recht, Advances in Neural Information Processing Systems 20 (2007).
-    """
-
-    direction: np.ndarray
-    """[f, w]"""
-    phase: np.ndarray
-
-    @classmethod
-    def of_lengths(cls, num_features: int, lengths: Sequence[float], num_each: int) -> "Waves":
-        """Of kernels of these lengths, in units of the standardised descriptors."""
-        rng = np.random.default_rng(0)
-        parts = [rng.normal(size=(num_features, num_each)) / length for length in lengths]
-        return cls(
-            np.concatenate(parts, axis=1), rng.uniform(0, 2 * np.pi, num_each * len(lengths))
-        )
-
-
 class Ridge:
-    """A model linear in descriptors, in products of their principal components and in waves.
+    """A model linear in descriptors and in products of their principal components.
 
     It is a potential of the package too: over a repulsive core, which keeps simulations stable.
     """
 
-    def __init__(
-        self,
-        descriptor: Chebyshev,
-        standardizer: Standardizer,
-        nearest: float,
-        waves: Waves | None = None,
-    ):
+    def __init__(self, descriptor: Chebyshev, standardizer: Standardizer, nearest: float):
         self.descriptor, self.standardizer = descriptor, standardizer
-        self.waves = Waves.of_lengths(descriptor.num_features, (), 0) if waves is None else waves
         core = lennard_jones(descriptor.species, descriptor.cutoff, 0.75 * nearest, 0.05)
         self.core_params = core.init(jax.random.key(0))
-        self.potential = compose(core=core, series=series(descriptor, standardizer, self.waves))
+        self.potential = compose(core=core, quadratic=quadratic(descriptor, standardizer))
 
         def prepare(structure, neighbors):
             energy, forces = energy_and_forces(core.energy, self.core_params, structure, neighbors)
@@ -97,7 +70,7 @@ class Ridge:
         return axes[:num_products].T / (size[:num_products] / np.sqrt(len(z)))
 
     def matrix(self, frame: Frame, basis: np.ndarray) -> np.ndarray:
-        """Rows: energy per atom, forces; columns: descriptors, products, waves, one."""
+        """Rows: energy per atom, forces; columns: descriptors, products, one."""
         num, used = frame.neighbor.shape
         z = np.asarray(self.standardizer.apply(frame.x))
         by_vector = frame.derivative / np.asarray(self.standardizer.scale)[:, None, None]
@@ -119,13 +92,7 @@ class Ridge:
                 + y[:, first:, None, None] * of_y[:, first, None]
             )
             columns.append(forces(of_products))
-        angle = z @ self.waves.direction + self.waves.phase
-        for some in np.array_split(np.arange(angle.shape[1]), -(-angle.shape[1] // 50) or 1):
-            of_waves = np.einsum(
-                "nfkc,fw->nwkc", by_vector, self.waves.direction[:, some], optimize=True
-            )
-            columns.append(forces(-np.sin(angle[:, some])[:, :, None, None] * of_waves))
-        features = np.concatenate([z, y[:, i] * y[:, j], np.cos(angle)], axis=1)
+        features = np.concatenate([z, y[:, i] * y[:, j]], axis=1)
         rows = np.concatenate([features.mean(axis=0)[None], np.concatenate(columns, axis=1)])
         return np.concatenate([rows, np.eye(len(rows), 1)], axis=1)
 
@@ -158,27 +125,25 @@ class Ridge:
         basis, coefficients = map(jnp.asarray, model)
         return {
             "core": self.core_params,
-            "series": {"basis": basis, "coefficients": coefficients},
+            "quadratic": {"basis": basis, "coefficients": coefficients},
         }
 
 
-def series(descriptor: Chebyshev, standardizer: Standardizer, waves: Waves) -> Potential:
+def quadratic(descriptor: Chebyshev, standardizer: Standardizer) -> Potential:
     """Parameters: {"basis" [f, p], "coefficients"}, of as many products as there are."""
 
     def atomic(params, x, of_species):
         z = standardizer.apply(x)
         y = z @ params["basis"]
         i, j = np.triu_indices(params["basis"].shape[1])
-        cosine = jnp.cos(z @ waves.direction + waves.phase)
-        features = jnp.concatenate([z, y[:, i] * y[:, j], cosine], axis=1)
+        features = jnp.concatenate([z, y[:, i] * y[:, j]], axis=1)
         return features @ params["coefficients"][:-1] + params["coefficients"][-1]
 
     def energy(params, structure, neighbors):
         return descriptor.total(atomic, params, structure, neighbors)
 
     num = descriptor.num_features
-    size = num + len(waves.phase) + 1
-    init = lambda key: {"basis": jnp.zeros((num, 0)), "coefficients": jnp.zeros(size)}
+    init = lambda key: {"basis": jnp.zeros((num, 0)), "coefficients": jnp.zeros(num + 1)}
     return potential(
         descriptor.species, descriptor.cutoff, init, energy, atomic=Atomic(descriptor, atomic)
     )

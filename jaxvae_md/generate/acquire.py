@@ -22,7 +22,6 @@ from jaxvae_md.generate.candidate import (
     check,
     measure,
     plausible,
-    rng_of,
     whole_batches,
 )
 from jaxvae_md.generate.decode import decode
@@ -42,9 +41,6 @@ _MADE = 4
 """candidates for each structure that is wanted"""
 _DECODED = 0.1
 """of them, where there is a VAE"""
-_BY_CHANCE = 0.3
-"""of the structures that are wanted, from simulations: the rule loves what is rare, and the
-likely would be forgotten"""
 
 
 def acquire(
@@ -58,13 +54,11 @@ def acquire(
 
     Moves make what no simulation reaches (defects, surfaces, strain), simulations what no move
     makes (heat, melt), and a VAE, where there is one, decodes a tenth of what is made. From all of
-    them `select` chooses, one after the other, what covers most of what the labelled data lack;
-    three in ten are simulated ones by chance, since what is likely must stay right too.
+    them `select` chooses, one after the other, what covers most of what the labelled data lack.
 
     **Arguments:** `beside` structures that are to be labelled anyhow. **Returns:** the chosen
-    candidates, most worthwhile first and those by chance last, then those that the guard refuses.
-    The guard allows 1.5 eV per atom at least, whatever the data span. **Raises:** as `generate`
-    and `select`.
+    candidates, most worthwhile first, then those that the guard refuses. The guard allows 1.5 eV
+    per atom at least, whatever the data span. **Raises:** as `generate` and `select`.
 
     ```python
     to_label = [c for c in acquire(setting, jax.random.key(0), num=10) if not c.error]
@@ -77,16 +71,10 @@ def acquire(
     refused = [one for one in pool if one.error]
     if not sound:
         return refused
-    heated = [i for i, one in enumerate(sound) if one.route == "simulate"]
-    drawn = rng_of(jax.random.fold_in(key, 3)).permutation(heated)[: round(_BY_CHANCE * num)]
-    by_chance = [sound[i] for i in drawn]
-    others = [one for i, one in enumerate(sound) if i not in drawn]
-    if not others:
-        return by_chance + refused
-    known = [*setting.training, *beside, *(one.structure for one in by_chance)]
-    regions = _regions(setting, [*known, *(one.structure for one in others)])
-    chosen = select(regions[: len(known)], regions[len(known) :], num - len(by_chance))
-    return [*(others[i] for i in chosen.order), *by_chance, *refused]
+    regions = _regions(setting, [*setting.training, *beside, *(one.structure for one in sound)])
+    known = len(setting.training) + len(beside)
+    chosen = select(regions[:known], regions[known:], num)
+    return [sound[i] for i in chosen.order] + refused
 
 
 def candidates(

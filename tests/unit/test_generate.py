@@ -351,18 +351,6 @@ def test_what_is_labelled_anyhow_is_not_acquired_again(setting, acquired):
     assert all(not np.array_equal(one.structure.position, first.position) for one in again[:5])
 
 
-def test_three_in_ten_are_simulated_whatever_is_known(setting, acquired):
-    again = generate.acquire(setting, jax.random.key(0), 5, HEATING, beside=[acquired[0].structure])
-    for one, other in zip(acquired[3:5], again[3:5], strict=True):
-        assert one.route == "simulate"
-        assert np.array_equal(one.structure.position, other.structure.position)
-    by_chance = {
-        tuple(one.start for one in generate.acquire(setting, jax.random.key(k), 5, HEATING)[3:5])
-        for k in range(3)
-    }
-    assert len(by_chance) > 1
-
-
 def test_the_same_key_acquires_the_same(setting, acquired):
     again = generate.acquire(setting, jax.random.key(0), 5, HEATING)
     for one, other in zip(acquired[:5], again[:5], strict=True):
