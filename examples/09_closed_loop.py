@@ -116,9 +116,10 @@ WAYS = {
     "chance": (by_chance, ("describe", "fit")),
 }
 found: dict[str, list[dict]] = {}
+num: dict[str, list[int]] = {}
 for way, (chosen, names) in WAYS.items():
     state, config = learn.start(start, options)
-    found[way] = []
+    found[way], num[way] = [], [0]
     for number in range(NUM_ROUNDS + 1):
         state = state._replace(round=np.asarray(number))
         for name in names:
@@ -126,7 +127,7 @@ for way, (chosen, names) in WAYS.items():
         found[way].append(errors(state, config))
         print(
             way,
-            number * NUM_LABELS,
+            num[way][-1],
             {k: round(f) for k, (f, _) in found[way][-1].items()},
             flush=True,
         )
@@ -135,18 +136,20 @@ for way, (chosen, names) in WAYS.items():
                 chosen(state, config), labeller, out / "labels.jsonl", workers, failure_rate=0.5
             )
             print([one.reason for one in rejected] or f"{len(new)} labelled", flush=True)
+            num[way].append(num[way][-1] + len(new))
             state = learn.next_round(state._replace(labels=to_dataset(new, config)))
 
 # %% [markdown]
 # ## What sixty labels taught
 
 # %%
-num = {way: NUM_LABELS * np.arange(NUM_ROUNDS + 1) for way in WAYS}
 curves = {
     kind: {way: np.array([[errors[kind][0] for errors in found[way]]]) for way in WAYS}
     for kind in judge
 }
-plot.learning_curves(curves, num).savefig(out / "closed_loop.png")
+plot.learning_curves(curves, {way: np.array(some) for way, some in num.items()}).savefig(
+    out / "closed_loop.png"
+)
 (out / "errors.json").write_text(json.dumps(found, indent=1))
 for kind in judge:
     before, *_, loop = (errors[kind] for errors in found["loop"])

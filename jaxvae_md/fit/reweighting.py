@@ -163,9 +163,10 @@ def reweighting(
 
     A trajectory is sampled; the averages of other parameters follow from its frames, weighted, and
     are differentiable by the parameters. When the weighted frames are worth less than
-    `min_effective` of their number, a new trajectory is sampled from where the last one ended; an
-    update is halved until they are worth half of that. Averages of thousands of steps can be fitted
-    so: there is no horizon. A loss in units of what each average fluctuates is the sharpest.
+    `min_effective` of their number, a new trajectory is sampled from where the last one ended,
+    after a quarter of `equilibration`; an update is halved until they are worth half of that.
+    Averages of thousands of steps can be fitted so: there is no horizon. A loss in units of what
+    each average fluctuates is the sharpest.
 
     Several phases are fitted at once by sequences of as many simulators, structures and
     temperatures; `loss_fn` gets a list of their averages then.
@@ -196,9 +197,7 @@ def reweighting(
             remedy="record at least one frame",
         )
     several = not isinstance(simulator, Simulator)
-    phases = _phases(
-        *([part] if not several else part for part in (simulator, structure, temperature))
-    )
+    phases = _phases(*(part if several else [part] for part in (simulator, structure, temperature)))
     potential = phases[0][0].potential
     by_default = optimiser is None
     if optimiser is None:
@@ -243,13 +242,14 @@ def reweighting(
         return [ensemble for ensemble, _ in pairs], [state for _, state in pairs]
 
     ensembles, states = resampled(states, equilibration)
+    again = record_every * -(-equilibration // (4 * record_every))
     history, num_sampled = [], 1
     moments = optimiser.init(params)
     with tqdm(range(num_updates), desc=label, unit="update", disable=not progress) as bar:
         for _ in bar:
             (loss, worth), gradient = value_and_grad(params, ensembles)
             if not worth >= min_effective:
-                ensembles, states = resampled(states, equilibration // 4)
+                ensembles, states = resampled(states, again)
                 num_sampled += 1
                 moments = optimiser.init(params) if by_default else moments
                 (loss, worth), gradient = value_and_grad(params, ensembles)
@@ -261,6 +261,8 @@ def reweighting(
             history.append(float(loss))
             bar.set_postfix(loss=f"{history[-1]:.3g}", trajectories=num_sampled)
             params, moments = update(params, loss, gradient, moments, ensembles)
+            if not all_finite(params):
+                raise RunError(f"update {len(history)} is not finite; take a smaller learning rate")
     return FitResult(params, np.array(history))
 
 
@@ -268,6 +270,11 @@ def _phases(
     simulators: Any, structures: Any, temperatures: Any
 ) -> list[tuple[Simulator, Structure, float]]:
     """What is sampled, one after the other; of one potential."""
+    if isinstance(structures, Structure) or np.ndim(temperatures) != 1:
+        raise OptionError(
+            "several simulators are given, but no list of structures and temperatures",
+            remedy="give as many of each",
+        )
     lengths = len(simulators), len(structures), len(temperatures)
     if len(set(lengths)) > 1 or not lengths[0]:
         raise OptionError(

@@ -1,4 +1,4 @@
-"""Structures for what the data lack: made by three routes, inverted, and selected."""
+"""Structures for what the data lack: made by three routes, simulated, inverted, and selected."""
 
 from jaxvae_md.generate.acquire import acquire as acquire
 from jaxvae_md.generate.acquire import candidates as candidates

@@ -57,8 +57,9 @@ def acquire(
     them `select` chooses, one after the other, what covers most of what the labelled data lack.
 
     **Arguments:** `beside` structures that are to be labelled anyhow. **Returns:** the chosen
-    candidates, most worthwhile first, then those that the guard refuses. The guard allows 1.5 eV
-    per atom at least, whatever the data span. **Raises:** as `generate` and `select`.
+    candidates, most worthwhile first, as many as there are (a budget is spent: `select` says from
+    where on the pool is covered), then those that the guard refuses. The guard allows 1.5 eV per
+    atom at least, whatever the data span. **Raises:** as `generate` and `select`.
 
     ```python
     to_label = [c for c in acquire(setting, jax.random.key(0), num=10) if not c.error]

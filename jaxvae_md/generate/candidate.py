@@ -59,7 +59,7 @@ class Candidate(NamedTuple):
     start: int
     """the training structure it was made from"""
     route: str
-    """decode, ascent or explore"""
+    """decode, ascent, explore or simulate"""
     reason: str
     """what was asked for, or done to the start"""
     request: Float[np.ndarray, " latent"] | None

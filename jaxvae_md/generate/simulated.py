@@ -23,7 +23,8 @@ class Heating(NamedTuple):
     """How `simulated` simulates."""
 
     temperature: tuple[float, float] = (600.0, 3000.0)
-    """K, of the coldest and the hottest simulation; those between are evenly apart"""
+    """K, of the coldest and the hottest simulation; those between are evenly apart. The first part
+    begins at twice of it, which a crystal's springs take up; one from a melt is too hot for it"""
     num_starts: int = 6
     num_frames: int = 4
     """of each simulation"""
@@ -35,24 +36,22 @@ HEATING = Heating()
 """the usual one"""
 
 
-def simulated(
-    setting: Setting, key: Array, heating: Heating = HEATING, num_atoms: int | None = None
-) -> list[Candidate]:
+def simulated(setting: Setting, key: Array, heating: Heating = HEATING) -> list[Candidate]:
     """Frames of simulations of training structures, as long as the potential keeps them whole.
 
-    A simulation ends where two atoms come nearer than 0.72 nearest-neighbor distances. **Arguments:**
-    `num_atoms` that all are padded to, by default one more than the largest has, as in `explore`.
+    A simulation ends where two atoms come nearer than 0.72 nearest-neighbor distances, or where an
+    atom has more neighbors than a fifth above those of the start: there may be fewer frames.
 
     **Source:** Andersen, J. Chem. Phys. 72, 2384 (1980).
 
     ```python
     frames = [c.structure for c in simulated(setting, jax.random.key(0))]
     ```
-    """  # noqa: E501
+    """
     start = rng_of(key).integers(len(setting.training), size=heating.num_starts)
     now = [setting.training[i] for i in start]
     kelvin = np.linspace(*heating.temperature, heating.num_starts)
-    size = num_atoms or 1 + max(len(structure.position) for structure in setting.training)
+    size = 1 + max(len(structure.position) for structure in setting.training)
     whole = np.ones(len(now), bool)
     out = []
     for part in range(heating.num_frames):
@@ -60,7 +59,7 @@ def simulated(
             setting.potential,
             setting.params,
             now,
-            # it starts at twice the temperature, for what goes into the springs at first
+            # `settle` begins at twice of it
             kelvin if part == 0 else kelvin / 2,
             jax.random.fold_in(key, part),
             quench_steps=_NO_QUENCH,

@@ -120,6 +120,8 @@ def test_phases_that_do_not_belong_together_are_refused():
     for simulators, structures, kelvins, words in (
         ([SIMULATOR], [crystal()] * 2, [KELVIN] * 2, "1 simulators, 2 structures and 2 temp"),
         ([], [], [], "0 simulators"),
+        ([SIMULATOR], crystal(), [KELVIN], "no list of structures"),
+        ([SIMULATOR], [crystal()], KELVIN, "no list of structures"),
         ([SIMULATOR, other], [crystal()] * 2, [KELVIN] * 2, "of several potentials"),
     ):
         with pytest.raises(OptionError, match=words):
