@@ -220,7 +220,6 @@ def by_committee(loop, known, labelled, pool, num: int, rng) -> Sequence[int]:
 
 RULES = {"random": at_random, "quests": by_quests, "committee": by_committee}
 PEERS = tuple(RULES)
-BEST = "generated-random"
 ARMS = ("ours", *PEERS, *(f"generated-{rule}" for rule in RULES))
 
 
@@ -382,7 +381,9 @@ def all_curves(arms, seeds, oracle: str, out: str | None) -> list[dict[str, Any]
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--full", action="store_true", help="ten seeds and all arms")
+    parser.add_argument(
+        "--full", action="store_true", help="ten seeds, and rules on generated candidates"
+    )
     parser.add_argument("--seeds", help="numbers with commas; by default 0")
     parser.add_argument("--arms", help=f"of {', '.join(ARMS)}")
     parser.add_argument("--oracle", choices=ORACLES, default="sw")
@@ -393,7 +394,7 @@ def main() -> None:
     seeds = [int(s) for s in options.seeds.split(",")] if options.seeds else range(
         10 if options.full else 1)  # fmt: skip
     arms = options.arms.split(",") if options.arms else (
-        ARMS if options.full else ("ours", *PEERS, BEST))  # fmt: skip
+        ARMS if options.full else ("ours", *PEERS))  # fmt: skip
     if unknown := set(arms) - set(ARMS):
         raise SystemExit(f"no such arm: {', '.join(unknown)}; give some of {', '.join(ARMS)}")
     head: dict[str, Any] = {"oracle": options.oracle, "cores": len(os.sched_getaffinity(0))}
