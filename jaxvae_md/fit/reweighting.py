@@ -231,7 +231,7 @@ def reweighting(
     keys = jax.random.split(key, len(phases)) if several else [key]
     states = [begin(sim, params, of, k, t) for (sim, of, t), k in zip(phases, keys, strict=True)]
 
-    def resampled(states, equilibration):
+    def resampled(params, states, equilibration):
         pairs = [
             sample(
                 sim, params, state, num_steps, temperature=t, record_every=record_every,
@@ -241,7 +241,7 @@ def reweighting(
         ]  # fmt: skip
         return [ensemble for ensemble, _ in pairs], [state for _, state in pairs]
 
-    ensembles, states = resampled(states, equilibration)
+    ensembles, states = resampled(params, states, equilibration)
     again = record_every * -(-equilibration // (4 * record_every))
     history, num_sampled = [], 1
     moments = optimiser.init(params)
@@ -249,7 +249,7 @@ def reweighting(
         for _ in bar:
             (loss, worth), gradient = value_and_grad(params, ensembles)
             if not worth >= min_effective:
-                ensembles, states = resampled(states, again)
+                ensembles, states = resampled(params, states, again)
                 num_sampled += 1
                 moments = optimiser.init(params) if by_default else moments
                 (loss, worth), gradient = value_and_grad(params, ensembles)
@@ -261,8 +261,9 @@ def reweighting(
             history.append(float(loss))
             bar.set_postfix(loss=f"{history[-1]:.3g}", trajectories=num_sampled)
             params, moments = update(params, loss, gradient, moments, ensembles)
-            if not all_finite(params):
-                raise RunError(f"update {len(history)} is not finite; take a smaller learning rate")
+    # those of every other update are seen by their loss
+    if not all_finite(params):
+        raise RunError("the last update is not finite; take a smaller learning rate")
     return FitResult(params, np.array(history))
 
 
