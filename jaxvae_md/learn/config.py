@@ -11,6 +11,7 @@ import numpy as np
 
 from jaxvae_md.architecture import TERMS, Architecture, Terms
 from jaxvae_md.errors import OptionError
+from jaxvae_md.generate.candidate import BAND
 from jaxvae_md.label import reference_of
 from jaxvae_md.neighbors import host_pairs
 from jaxvae_md.structure import from_atoms, species_table
@@ -66,7 +67,7 @@ class Config:
     """of the network's fit; that of the forces is 1"""
     stress_weight: float = 0.1
     refit_steps: int = 5000
-    novelty_band: tuple[float, float] = (1.5, 4.5)
+    novelty_band: tuple[float, float] = BAND
     """of what is made by novelty"""
     false_alarm: float = 0.05
     time_step: float = 1.0
